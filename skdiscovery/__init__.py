@@ -1,0 +1,19 @@
+"""Unsupervised sentiment discovery with byte-level language models, for scikit-learn."""
+
+from skdiscovery.classifier import SentimentNeuronClassifier
+from skdiscovery.featurizer import MLSTMFeaturizer
+from skdiscovery.language_model import ByteMLSTMLanguageModel
+from skdiscovery.plotting import HeatmapDisplay, plot_heatmap
+from skdiscovery.text import TextCorpus
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ByteMLSTMLanguageModel",
+    "HeatmapDisplay",
+    "MLSTMFeaturizer",
+    "SentimentNeuronClassifier",
+    "TextCorpus",
+    "__version__",
+    "plot_heatmap",
+]

@@ -1,0 +1,58 @@
+"""Where data sets lie: the user's own folder, else a cache, which is filled on first use."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sklearn.datasets import get_data_home
+
+DATA_VARIABLE = "SKDISCOVERY_DATA"
+
+
+def locate(
+    filename: str,
+    *,
+    fill_cache: Callable[[Path], object],
+    data_home: str | os.PathLike[str] | None,
+    download_if_missing: bool,
+) -> Path:
+    """Return the path of a data file, after filling the cache with it where that is needed.
+
+    Parameters
+    ----------
+    filename : str
+        The file, relative to the folder that ``SKDISCOVERY_DATA`` names and to the cache alike.
+    fill_cache : callable
+        Called with the cache's folder; must create the file in it.
+    data_home : str, path-like or None
+        As in :func:`sklearn.datasets.get_data_home`; the cache is its folder ``skdiscovery``.
+    download_if_missing : bool
+        Whether ``fill_cache`` may be called.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError
+        If the file is missing and ``download_if_missing`` is False.
+    """
+    looked_at = []
+    if own_folder := os.environ.get(DATA_VARIABLE):
+        looked_at.append(Path(own_folder).expanduser() / filename)
+        if looked_at[0].is_file():
+            return looked_at[0]
+
+    cache = Path(get_data_home(data_home)) / "skdiscovery"
+    cached = cache / filename
+    looked_at.append(cached)
+    if not cached.is_file():
+        if not download_if_missing:
+            raise OSError(
+                f"Data not found and `download_if_missing` is False. Looked for "
+                f"{' and '.join(map(str, looked_at))}. Allow the download, or name a folder that "
+                f"has the file {filename} in the environment variable {DATA_VARIABLE}."
+            )
+        fill_cache(cache)
+    return cached

@@ -1,0 +1,291 @@
+"""Texts to vectors: the states of a trained language model, pooled."""
+
+import json
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, check_memory
+
+from skdiscovery.inference import encoding
+from skdiscovery.inference.cache import FeatureCache
+from skdiscovery.inference.loading import load_model
+from skdiscovery.inference.pooling import POOLINGS
+from skdiscovery.language_model import ByteMLSTMLanguageModel
+from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
+from skdiscovery.pretrained.format import architecture_of
+
+
+class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
+    r"""Turn each text into the state of a trained language model that has read it.
+
+    A text's vector is the same whatever texts are with it, in whatever order and batches.
+
+    Parameters
+    ----------
+    language_model : str, path-like or ByteMLSTMLanguageModel, default="default"
+        Name of a model that ships with the package, a file of
+        :meth:`~skdiscovery.ByteMLSTMLanguageModel.save_pretrained`, or a fitted model. A model is
+        frozen: clones of the featurizer share it, and nothing trains it.
+    state : {"cell", "hidden"}, default="cell"
+        Which state of the model. The cell state is Radford et al.'s [1]_.
+    layer : int, default=-1
+        Which layer; -1 is the last.
+    pooling : {"auto", "last", "mean", "max"} or tuple of these, default="auto"
+        "last" is the state after the last byte, "mean" and "max" are over the states after each
+        byte; those of a tuple stand side by side. "auto" is what the model's file recommends, or
+        "last" where it says nothing.
+    neurons : sequence of int, default=None
+        Which neurons; None is all of them.
+    batch_bytes : int or "auto", default="auto"
+        Bytes of text that are read side by side: larger is faster and takes more memory.
+    device : str, default="auto"
+        Where to compute: a torch device, or "auto" for a GPU if there is one.
+    precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
+        Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32.
+    backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
+        What runs the recurrence. A backend that is named and not available is an error.
+    memory : str, path-like or joblib.Memory, default=None
+        A folder that keeps the vector of every text seen, by its bytes, the model's weights and the
+        settings above. Unlike ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too.
+    verbose : int, default=0
+        Whether to show progress.
+
+    Attributes
+    ----------
+    language_model_ : ByteMLSTMLanguageModel
+        The fitted model that reads the texts.
+    pooling_ : tuple of str
+        The poolings, in the order of their columns.
+    feature_neurons_ : ndarray of shape (n_features,), dtype int64
+        The neuron that each column is about.
+
+    See Also
+    --------
+    SentimentNeuronClassifier : Finds the neurons among the columns that track a label.
+
+    References
+    ----------
+    .. [1] Radford, Jozefowicz, Sutskever, "Learning to Generate Reviews and Discovering
+       Sentiment", arXiv:1704.01444, 2017.
+
+    Examples
+    --------
+    >>> from skdiscovery import MLSTMFeaturizer
+    >>> featurizer = MLSTMFeaturizer(pooling=("last", "mean"), neurons=[2, 5])
+    >>> featurizer.fit_transform(["I loved it.", "I did not."]).shape
+    (2, 4)
+    >>> list(featurizer.get_feature_names_out())
+    ['last_cell_2', 'last_cell_5', 'mean_cell_2', 'mean_cell_5']
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "language_model": [str, os.PathLike, ByteMLSTMLanguageModel],
+        "state": [StrOptions({"cell", "hidden"})],
+        "layer": [Integral],
+        "pooling": [StrOptions({"auto", *POOLINGS}), tuple, list],
+        "neurons": ["array-like", None],
+        "batch_bytes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
+        "backend": [StrOptions(set(BACKENDS))],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        language_model: str | os.PathLike | ByteMLSTMLanguageModel = "default",
+        *,
+        state: Literal["cell", "hidden"] = "cell",
+        layer: int = -1,
+        pooling: str | tuple[str, ...] = "auto",
+        neurons: Sequence[int] | np.ndarray | None = None,
+        batch_bytes: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        memory: Any = None,
+        verbose: int = 0,
+    ):
+        self.language_model = language_model
+        self.state = state
+        self.layer = layer
+        self.pooling = pooling
+        self.neurons = neurons
+        self.batch_bytes = batch_bytes
+        self.device = device
+        self.precision = precision
+        self.backend = backend
+        self.memory = memory
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Load the language model and check that it has what is asked of it; reads no text.
+
+        Parameters
+        ----------
+        X, y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such model, or it lacks a neuron or the layer.
+        NotFittedError
+            If ``language_model`` is an estimator that is not fitted.
+        """
+        if isinstance(self.language_model, ByteMLSTMLanguageModel):
+            check_is_fitted(self.language_model)
+            model = self.language_model
+        else:
+            model = ByteMLSTMLanguageModel.from_pretrained(self.language_model)
+        encoding.check_layer(self.layer, model.config_["n_layers"])
+        neurons = encoding.check_neurons(self.neurons, model.config_["hidden_size"])
+        self.language_model_ = model
+        self.pooling_ = self._poolings(model.config_.get("pooling", "last"))
+        self.feature_neurons_ = np.tile(neurons, len(self.pooling_))
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the vector of each text.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, Series, or DataFrame of one column
+            The texts.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_features), dtype float32
+            float64 where ``precision`` is "float64".
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``X`` is a single string, or a text is missing or not a text (its index is named).
+        """
+        check_is_fitted(self)
+        documents = self.language_model_.preprocess(X)
+        unique = list(dict.fromkeys(documents))
+        vectors = self._encode(unique) if self.memory is None else self._encode_cached(unique)
+        position = {document: row for row, document in enumerate(unique)}
+        return vectors[[position[document] for document in documents]]
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the columns: pooling, state and neuron, as "mean_cell_388".
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        check_is_fitted(self)
+        neurons = self.feature_neurons_[: len(self.feature_neurons_) // len(self.pooling_)]
+        names = [f"{p}_{self.state}_{neuron}" for p in self.pooling_ for neuron in neurons]
+        return np.array(names, dtype=object)
+
+    def _poolings(self, recommended: str | Sequence[str]) -> tuple[str, ...]:
+        pooling = recommended if self.pooling == "auto" else self.pooling
+        poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+        if not poolings or not set(poolings) <= set(POOLINGS):
+            raise ValueError(
+                f"Unknown pooling {self.pooling!r}: expected 'auto', one of {list(POOLINGS)}, or "
+                "a tuple of these."
+            )
+        return poolings
+
+    def _encode(self, documents: list[bytes]) -> np.ndarray:
+        model = self.language_model_
+        module, dtype = load_model(
+            model.weights_,
+            architecture_of(model.config_),
+            self.device,
+            self.precision,
+            self.backend,
+        )
+        n_neurons = len(self.feature_neurons_) // len(self.pooling_)
+        return encoding.features(
+            module,
+            documents,
+            dtype,
+            poolings=self.pooling_,
+            neurons=self.feature_neurons_[:n_neurons],
+            state=self.state,
+            layer=self.layer,
+            batch_bytes=(encoding.BATCH_BYTES if self.batch_bytes == "auto" else self.batch_bytes),
+            verbose=self.verbose,
+        )
+
+    def _encode_cached(self, documents: list[bytes]) -> np.ndarray:
+        dtype = np.float64 if self.precision == "float64" else np.float32
+        cache = FeatureCache(self._cache_folder(), self._fingerprint(), dtype)
+        vectors = np.empty((len(documents), len(self.feature_neurons_)), dtype=dtype)
+        found = cache.get(documents)
+        for row, vector in found.items():
+            vectors[row] = vector
+        missing = [row for row in range(len(documents)) if row not in found]
+        if missing:
+            new = [documents[row] for row in missing]
+            vectors[missing] = self._encode(new)
+            cache.put(new, vectors[missing])
+        return vectors
+
+    def _cache_folder(self) -> Path:
+        location = check_memory(
+            os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory
+        ).location
+        return Path(location) / "skdiscovery"
+
+    def _fingerprint(self) -> bytes:
+        """Return a hash of all that a vector depends on besides its text."""
+        dtype = resolve_precision(self.precision, resolve_device(self.device))
+        settings = [self.state, self.layer, str(dtype), self.pooling_]
+        digest = blake2b(json.dumps(settings).encode(), digest_size=32)
+        digest.update(self.feature_neurons_.tobytes())
+        for name, array in sorted(self.language_model_.weights_.items()):
+            digest.update(name.encode())
+            digest.update(array.tobytes())
+        return digest.digest()
+
+    def __sklearn_clone__(self) -> Self:
+        """Share the language model with the clone: cloning it would lose what it has learnt."""
+        clone = super().__sklearn_clone__()
+        clone.language_model = self.language_model
+        return clone
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; those of the frozen language model are not among them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored.
+
+        Returns
+        -------
+        dict
+        """
+        return super().get_params(deep=False)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = True
+        return tags

@@ -1,0 +1,153 @@
+"""What a trained model says of documents: features, traces of neurons, likelihood."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from skdiscovery.inference.pooling import Pooler
+from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
+from skdiscovery.nn import ByteLanguageModel
+
+StateName = Literal["cell", "hidden"]
+
+BATCH_BYTES = 2**18
+"""Bytes of text read side by side: enough documents for efficient products, of like lengths."""
+
+
+def features(
+    model: ByteLanguageModel,
+    documents: Sequence[bytes],
+    dtype: torch.dtype,
+    *,
+    poolings: Sequence[str],
+    neurons: np.ndarray,
+    state: StateName = "cell",
+    layer: int = -1,
+    batch_bytes: int = BATCH_BYTES,
+    verbose: int = 0,
+) -> np.ndarray:
+    """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons)."""
+    lengths = [len(document) for document in documents]
+    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
+    width = len(poolings) * len(columns)
+    result: np.ndarray = np.zeros((len(documents), width), dtype=_numpy_dtype(dtype))
+    bar = tqdm(total=sum(lengths), unit="B", unit_scale=True, disable=not verbose)
+    for batch in length_sorted_batches(lengths, batch_bytes):
+        chosen = [documents[i] for i in batch]
+        sizes = torch.tensor([len(d) for d in chosen], device=columns.device)
+        pooler = None
+        for chunk in read(model, chosen, dtype):
+            rows = _states(chunk, state, layer)
+            if not all_in_order:
+                rows = rows[:, columns]
+            pooler = pooler or Pooler(poolings, sizes, len(columns), rows.dtype)
+            pooler.update(chunk, rows)
+        if pooler is not None:  # else: documents without bytes
+            result[batch] = pooler.result().cpu().numpy()
+        bar.update(int(sizes.sum()))
+    bar.close()
+    return result
+
+
+def activations(
+    model: ByteLanguageModel,
+    documents: Sequence[bytes],
+    dtype: torch.dtype,
+    *,
+    neurons: np.ndarray,
+    state: StateName = "cell",
+    layer: int = -1,
+) -> list[np.ndarray]:
+    """Return the states after each byte: an array (n_bytes, n_neurons) per document."""
+    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    traces = [np.empty((len(d), len(columns)), dtype=np.float32) for d in documents]
+    for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
+        chosen = [documents[i] for i in batch]
+        offsets = _flat_positions(chosen)
+        flat = np.empty((int(offsets[-1]), len(columns)), dtype=np.float32)
+        for chunk in read(model, chosen, dtype):
+            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            rows = _states(chunk, state, layer)[:, columns]
+            flat[offsets[ranks] + steps] = rows.float().cpu().numpy()
+        for rank, document in enumerate(batch):
+            traces[document] = flat[offsets[rank] : offsets[rank + 1]]
+    return traces
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: ByteLanguageModel, documents: Sequence[bytes], dtype: torch.dtype
+) -> np.ndarray:
+    """Return the log-likelihood, in nats, of each document's bytes after the first."""
+    result = np.zeros(len(documents))
+    for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
+        chosen = [documents[i] for i in batch]
+        offsets = _flat_positions(chosen)
+        data = np.frombuffer(b"".join(chosen), dtype=np.uint8)
+        for chunk in read(model, chosen, dtype):
+            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            positions = offsets[ranks] + steps + 1
+            has_next = positions < offsets[ranks + 1]
+            targets = torch.from_numpy(data[positions[has_next]]).to(chunk.top.device).long()
+            rows = chunk.top[torch.from_numpy(has_next).to(chunk.top.device)]
+            loss = torch.nn.functional.cross_entropy(model.head(rows), targets, reduction="none")
+            result[batch] -= np.bincount(
+                ranks[has_next], weights=loss.cpu().numpy(), minlength=len(batch)
+            )
+    return result
+
+
+def check_neurons(neurons: Any, hidden_size: int) -> np.ndarray:
+    """Return the numbers of neurons as an array; None is all of them.
+
+    Raises
+    ------
+    ValueError
+        If one is out of range, or not a whole number.
+    """
+    if neurons is None:
+        return np.arange(hidden_size)
+    checked = np.atleast_1d(np.asarray(neurons))
+    if checked.ndim != 1 or checked.dtype.kind not in "iu":
+        raise ValueError(f"Expected neurons as a list of whole numbers, got {neurons!r}.")
+    wrong = checked[(checked < 0) | (checked >= hidden_size)]
+    if len(wrong):
+        raise ValueError(
+            f"Neuron {wrong[0]} is out of range: the model has neurons 0 to {hidden_size - 1}."
+        )
+    return checked.astype(np.int64)
+
+
+def check_layer(layer: int, n_layers: int) -> int:
+    """Return the number of a layer; negative ones count from the last.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+    if not -n_layers <= layer < n_layers:
+        raise ValueError(
+            f"Layer {layer} is out of range: the model has {n_layers} layer(s), 0 to "
+            f"{n_layers - 1}, or -1 for the last."
+        )
+    return layer % n_layers
+
+
+def _states(chunk: Chunk, state: StateName, layer: int) -> Tensor:
+    hidden, cell = chunk.traces[layer]
+    return cell if state == "cell" else hidden
+
+
+def _flat_positions(documents: Sequence[bytes]) -> np.ndarray:
+    """Return where each document starts when all stand end to end, and where the last one ends."""
+    return np.cumsum([0, *(len(document) for document in documents)])
+
+
+def _numpy_dtype(dtype: torch.dtype) -> type:
+    return np.float64 if dtype == torch.float64 else np.float32

@@ -1,0 +1,26 @@
+"""From fitted weights to a torch module that is ready to read."""
+
+import torch
+
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.weights import Weights, model_from_weights
+from skdiscovery.ops.runtime import resolve_backend, resolve_device, resolve_precision
+
+
+def load_model(
+    weights: Weights, architecture: Architecture, device: str, precision: str, backend: str
+) -> tuple[ByteLanguageModel, torch.dtype]:
+    """Return a module on the device, and the dtype of its recurrent products.
+
+    On the CPU in float32 the module shares the memory of ``weights``.
+
+    Raises
+    ------
+    ValueError
+        If the device or the backend is not available.
+    """
+    where = resolve_device(device)
+    dtype = resolve_precision(precision, where)
+    resolve_backend(backend)
+    model = model_from_weights(weights, architecture)
+    return model.to(where, torch.promote_types(dtype, torch.float32)), dtype

@@ -1,0 +1,103 @@
+"""Documents of unequal length, read side by side without computing any padding.
+
+Documents are sorted by falling length and read in chunks of steps. At each step those that are
+still running are the first ones, so the batch shrinks as documents end, and the state carried into
+the next chunk is the first rows of the last step's.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdiscovery.nn import ByteLanguageModel, State
+from skdiscovery.ops import flush_denormals
+
+MAX_STATE_BYTES = 2**24
+"""Memory that the states of one layer may take in a chunk: it decides how many steps there are."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive steps of a batch of documents.
+
+    ``batch_sizes[k]`` documents run at step ``first_step + k``, the longest first; the N rows of
+    ``symbols`` (N,), ``top`` (N, H) and of each layer's hidden and cell state (N, H) in ``traces``
+    are step after step, those documents in order.
+    """
+
+    first_step: int
+    batch_sizes: Sequence[int]
+    symbols: Tensor
+    top: Tensor
+    traces: list[State]
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Return the rank in the batch of each row's document, and each row's step; both (N,)."""
+        documents = torch.cat([torch.arange(n) for n in self.batch_sizes])
+        steps = torch.arange(len(self.batch_sizes)).repeat_interleave(
+            torch.tensor(self.batch_sizes)
+        )
+        device = self.symbols.device
+        return documents.to(device), steps.to(device) + self.first_step
+
+    def blocks(self, rows: Tensor) -> Iterator[Tensor]:
+        """Yield ``rows`` (N, width) as views (n_steps, n_documents, width) of equal batch size."""
+        start = 0
+        for n_documents, steps in groupby(self.batch_sizes):
+            n_steps = len(list(steps))
+            stop = start + n_steps * n_documents
+            yield rows[start:stop].view(n_steps, n_documents, -1)
+            start = stop
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_bytes: int) -> Iterator[np.ndarray]:
+    """Yield the indices of all documents, longest first, in batches of about ``batch_bytes``."""
+    order = np.argsort(lengths, kind="stable")[::-1]
+    batch_of = (np.cumsum(np.asarray(lengths)[order]) - 1) // batch_bytes
+    edges = np.flatnonzero(np.diff(batch_of)) + 1
+    yield from (batch for batch in np.split(order, edges) if len(batch))
+
+
+@torch.no_grad()
+def read(
+    model: ByteLanguageModel,
+    documents: Sequence[bytes],
+    dtype: torch.dtype,
+    *,
+    max_state_bytes: int = MAX_STATE_BYTES,
+) -> Iterator[Chunk]:
+    """Read documents, sorted by falling length, from the zero state; yield what the model sees."""
+    lengths = np.array([len(document) for document in documents])
+    steps = _time_major(documents, lengths)
+    states = model.zero_state(len(documents), dtype)
+    row_bytes = model.architecture.hidden_size * states[0][1].element_size()
+    model.eval()
+    start, n_running = 0, len(documents)
+    while start < len(steps):
+        stop = min(len(steps), start + max(1, max_state_bytes // (row_bytes * n_running)))
+        # Those documents run at a step that are longer than it.
+        running = np.searchsorted(-lengths, -np.arange(start, stop), side="left")
+        n_running, batch_sizes = int(running[0]), running.tolist()
+        mask = np.arange(n_running) < running[:, None]
+        symbols = torch.from_numpy(steps[start:stop, :n_running][mask]).to(
+            model.embedding.device, torch.int64
+        )
+        states = [(h[:n_running], c[:n_running]) for h, c in states]
+        with flush_denormals():
+            top, traces = model.forward_packed(symbols, batch_sizes, states)
+        yield Chunk(start, batch_sizes, symbols, top, traces)
+        last = slice(-batch_sizes[-1], None)
+        states = [(h[last], c[last]) for h, c in traces]
+        start = stop
+
+
+def _time_major(documents: Sequence[bytes], lengths: np.ndarray) -> np.ndarray:
+    """Return the documents as columns of a uint8 array with a row per step."""
+    steps = np.zeros((lengths[0] if len(lengths) else 0, len(documents)), dtype=np.uint8)
+    for column, document in enumerate(documents):
+        steps[: len(document), column] = np.frombuffer(document, dtype=np.uint8)
+    return steps

@@ -1,0 +1,657 @@
+"""The byte language model as a scikit-learn estimator."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils.validation import check_is_fitted
+
+from skdiscovery.inference import encoding
+from skdiscovery.inference.loading import load_model
+from skdiscovery.inference.sampling import sample
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
+from skdiscovery.ops.runtime import BACKENDS, resolve_backend, resolve_device, resolve_precision
+from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
+from skdiscovery.pretrained.shipped import find_model
+from skdiscovery.text import TextCorpus, encode_documents
+from skdiscovery.text.preprocessing import PREFIX, PREPROCESSORS, SUFFIX
+from skdiscovery.training import Lanes, OptimizationOptions, Trainer
+from skdiscovery.training.loop import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
+from skdiscovery.training.optimization import OPTIMIZERS
+
+_POSITIVE_INT = Interval(Integral, 1, None, closed="left")
+
+
+class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
+    r"""Language model of bytes: a multiplicative LSTM that predicts the next byte of a text.
+
+    Trained on reviews, some of its neurons come to track sentiment, with no label seen [1]_ [2]_.
+    :class:`~skdiscovery.MLSTMFeaturizer` turns texts into the states of those neurons.
+
+    Parameters
+    ----------
+    hidden_size : int, default=1024
+        Number of neurons in each layer.
+    embedding_size : int, default=64
+        Width of the vector that stands for a byte.
+    n_layers : int, default=1
+        Number of recurrent layers. A layer reads the sum of the outputs below it.
+    cell : {"mlstm", "lstm"}, default="mlstm"
+        Kind of recurrent layer: multiplicative LSTM [3]_ or LSTM.
+    dropout : float, default=0.0
+        Share of each layer's outputs that is zeroed while training.
+    weight_norm : bool, default=True
+        Train the layers' matrices as length times direction, row by row [4]_.
+    preprocessor : {"review", "openai", "nvidia"}, callable or None, default="review"
+        How a text becomes bytes. None takes the UTF-8 bytes of a text as they are.
+    persist_state : {"document", "shard", "always"}, default="shard"
+        What the state is kept through in training. Documents follow each other end to end in
+        ``batch_size`` lanes; the state is reset at the start of each document, at the start of
+        each lane's piece of the corpus once an epoch, or never.
+    batch_size : int, default=128
+        Number of lanes that are trained side by side.
+    seq_length : int, default=256
+        Number of bytes through which the gradient flows back.
+    max_epochs : int, default=1
+        Number of passes over the corpus.
+    max_steps : int, default=None
+        Largest number of updates; training ends with it or with ``max_epochs``.
+    optimizer : str, default="adam"
+        Name of an optimizer of :mod:`torch.optim`, in any case.
+    learning_rate : float, default=5e-4
+        Learning rate of the first step.
+    schedule : {"linear", "exponential", "constant"}, default="linear"
+        How the learning rate goes on: to 0 at the last step, times ``lr_decay`` after each epoch,
+        or the same throughout.
+    lr_decay : float, default=0.95
+        Factor of the exponential schedule.
+    grad_clip : float, default=1.0
+        Largest norm of the gradient over all parameters; None does not clip.
+    validation_fraction : float, default=0.0
+        Share of the documents that is held out to measure the loss on them while training.
+    device : str, default="auto"
+        Where to compute: a torch device, or "auto" for a GPU if there is one.
+    precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
+        Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
+        bfloat16, weights, cell state and loss stay in float32.
+    backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
+        What runs the recurrence. A backend that is named and not available is an error.
+    checkpoint_every : int, default=5000
+        Number of steps from one validation to the next.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the weights of the last one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the weights, the order of the documents, dropout and the held-out share.
+    verbose : int, default=0
+        Whether to show progress: bytes per second, bits per byte, time left.
+
+    Attributes
+    ----------
+    weights_ : dict of ndarray, dtype float32
+        ``embedding`` (256, E); for layer K ``layers.K.wx`` (4H, in), ``layers.K.wh`` (4H, H),
+        ``layers.K.wmx`` (H, in), ``layers.K.wmh`` (H, H), ``layers.K.bias`` (4H,), gates in the
+        order i, f, o, u; ``head.weight`` (256, H); ``head.bias`` (256,). Weight norm is folded in.
+    config_ : dict
+        Architecture, preprocessor, and where it is known the recommended pooling: all that a file
+        needs besides the weights.
+    history_ : DataFrame
+        A row per 10 steps: step, epoch, bytes, loss (nats per byte), bits_per_byte, learning_rate,
+        grad_norm (before clipping), bytes_per_second.
+    validation_history_ : DataFrame
+        A row per validation: step, epoch, bytes, loss, bits_per_byte.
+    n_steps_ : int
+        Number of updates made.
+    n_bytes_seen_ : int
+        Number of bytes predicted in training.
+
+    See Also
+    --------
+    MLSTMFeaturizer : Vectors for texts from a trained model.
+
+    References
+    ----------
+    .. [1] Radford, Jozefowicz, Sutskever, "Learning to Generate Reviews and Discovering
+       Sentiment", arXiv:1704.01444, 2017.
+    .. [2] Puri et al., "Large Scale Language Modeling: Converging on 40GB of Text in Four Hours",
+       arXiv:1808.01371, 2018.
+    .. [3] Krause et al., "Multiplicative LSTM for sequence modelling", arXiv:1609.07959, 2016.
+    .. [4] Salimans, Kingma, "Weight Normalization", arXiv:1602.07868, 2016.
+
+    Examples
+    --------
+    >>> from skdiscovery import ByteMLSTMLanguageModel
+    >>> texts = ["What a lovely film!", "What a dull film."] * 40
+    >>> lm = ByteMLSTMLanguageModel(
+    ...     hidden_size=32, batch_size=8, seq_length=32, max_epochs=4, learning_rate=0.01,
+    ...     random_state=0,
+    ... ).fit(texts)
+    >>> bool(lm.score(texts) > -8)  # better than 8 bits per byte, which takes no model at all
+    True
+    >>> lm.activations(["film"], neurons=[3])[0].shape  # "\n film " has 7 bytes
+    (7, 1)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "hidden_size": [_POSITIVE_INT],
+        "embedding_size": [_POSITIVE_INT],
+        "n_layers": [_POSITIVE_INT],
+        "cell": [StrOptions({"mlstm", "lstm"})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "weight_norm": ["boolean"],
+        "preprocessor": [StrOptions(set(PREPROCESSORS)), callable, None],
+        "persist_state": [StrOptions({"document", "shard", "always"})],
+        "batch_size": [_POSITIVE_INT],
+        "seq_length": [_POSITIVE_INT],
+        "max_epochs": [_POSITIVE_INT],
+        "max_steps": [_POSITIVE_INT, None],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [StrOptions({"linear", "exponential", "constant"})],
+        "lr_decay": [Interval(Real, 0, 1, closed="right")],
+        "grad_clip": [Interval(Real, 0, None, closed="neither"), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
+        "backend": [StrOptions(set(BACKENDS))],
+        "checkpoint_every": [_POSITIVE_INT],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        hidden_size: int = 1024,
+        *,
+        embedding_size: int = 64,
+        n_layers: int = 1,
+        cell: Literal["mlstm", "lstm"] = "mlstm",
+        dropout: float = 0.0,
+        weight_norm: bool = True,
+        preprocessor: Any = "review",
+        persist_state: Literal["document", "shard", "always"] = "shard",
+        batch_size: int = 128,
+        seq_length: int = 256,
+        max_epochs: int = 1,
+        max_steps: int | None = None,
+        optimizer: str = "adam",
+        learning_rate: float = 5e-4,
+        schedule: Literal["linear", "exponential", "constant"] = "linear",
+        lr_decay: float = 0.95,
+        grad_clip: float | None = 1.0,
+        validation_fraction: float = 0.0,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        checkpoint_every: int = 5000,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.hidden_size = hidden_size
+        self.embedding_size = embedding_size
+        self.n_layers = n_layers
+        self.cell = cell
+        self.dropout = dropout
+        self.weight_norm = weight_norm
+        self.preprocessor = preprocessor
+        self.persist_state = persist_state
+        self.batch_size = batch_size
+        self.seq_length = seq_length
+        self.max_epochs = max_epochs
+        self.max_steps = max_steps
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.lr_decay = lr_decay
+        self.grad_clip = grad_clip
+        self.validation_fraction = validation_fraction
+        self.device = device
+        self.precision = precision
+        self.backend = backend
+        self.checkpoint_every = checkpoint_every
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+        """Train on documents.
+
+        Ctrl-C ends training early with a fitted, usable model.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, Series, or TextCorpus
+            The documents. A corpus is taken as it is, already preprocessed.
+        y : None
+            Ignored.
+        X_val : iterable of str or bytes, Series, or TextCorpus, default=None
+            Documents on which the loss is measured while training, instead of
+            ``validation_fraction``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the corpus is empty or too short for one sequence in each lane, the device or
+            backend is not available, or the loss is no longer finite: the model is then fitted
+            with the last good weights.
+        """
+        random_state = check_random_state(self.random_state)
+        corpus, validation = self._split(self._corpus(X), X_val, random_state)
+        trainer = self._make_trainer(
+            random_state, goes_on=self.warm_start and hasattr(self, "weights_")
+        )
+        self.__dict__.pop("_running_trainer", None)
+        self._train(trainer, corpus, validation, self.max_epochs, self.max_steps)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train on for one pass over documents, at a constant learning rate.
+
+        Within a process, the optimizer's memory is carried from call to call.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, Series, or TextCorpus
+            The documents.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`fit`.
+        """
+        corpus = self._corpus(X)
+        if not hasattr(self, "_running_trainer"):
+            self._running_trainer = self._make_trainer(
+                check_random_state(self.random_state), goes_on=hasattr(self, "weights_")
+            )
+        self._running_trainer.options = replace(self._optimization(), schedule="constant")
+        self._train(self._running_trainer, corpus, None, max_epochs=1, max_steps=None)
+        return self
+
+    def preprocess(self, X: Any) -> list[bytes]:
+        """Return the bytes that the model reads for each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+
+        Returns
+        -------
+        list of bytes
+        """
+        return encode_documents(X, self.preprocessor)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the log-likelihood of each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+
+        Returns
+        -------
+        ndarray of shape (n_documents,), dtype float64
+            Natural logarithm of the probability of a document's bytes after the first, each given
+            those before it, from the zero state.
+        """
+        model, dtype = self._load()
+        return encoding.log_likelihoods(model, self.preprocess(X), dtype)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the bits per byte over all documents: the higher, the better.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If no document has a byte after the first.
+        """
+        model, dtype = self._load()
+        return -_nats_per_byte(model, self.preprocess(X), dtype) / math.log(2)
+
+    def activations(
+        self,
+        X: Any,
+        *,
+        neurons: Sequence[int] | np.ndarray | None = None,
+        state: Literal["cell", "hidden"] = "cell",
+        layer: int = -1,
+    ) -> list[np.ndarray]:
+        """Return the values of neurons after each byte of each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+        neurons : sequence of int, default=None
+            Which neurons; None is all of them.
+        state : {"cell", "hidden"}, default="cell"
+            Which state.
+        layer : int, default=-1
+            Which layer; -1 is the last.
+
+        Returns
+        -------
+        list of ndarray of shape (n_bytes, n_neurons), dtype float32
+            A row per byte of the preprocessed document: see :meth:`preprocess`.
+
+        Raises
+        ------
+        ValueError
+            If a neuron or the layer is out of range.
+        """
+        model, dtype = self._load()
+        if state not in ("cell", "hidden"):
+            raise ValueError(f"Unknown state {state!r}: expected 'cell' or 'hidden'.")
+        return encoding.activations(
+            model,
+            self.preprocess(X),
+            dtype,
+            neurons=encoding.check_neurons(neurons, self.config_["hidden_size"]),
+            state=state,
+            layer=encoding.check_layer(layer, self.config_["n_layers"]),
+        )
+
+    @validate_params(
+        {
+            "prompt": [str],
+            "n_bytes": [Interval(Integral, 0, None, closed="left")],
+            "n_samples": [_POSITIVE_INT],
+            "temperature": [Interval(Real, 0, None, closed="left")],
+            "top_k": [Interval(Integral, 1, 256, closed="both"), None],
+            "overwrite": [Mapping, None],
+            "overwrite_state": [StrOptions({"hidden", "cell"})],
+            "random_state": ["random_state"],
+        },
+        prefer_skip_nested_validation=True,
+    )
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        n_bytes: int = 200,
+        n_samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        overwrite: Mapping[int, float] | None = None,
+        overwrite_state: Literal["hidden", "cell"] = "hidden",
+        random_state: Any = None,
+    ) -> list[str]:
+        """Write texts that go on from a prompt.
+
+        Parameters
+        ----------
+        prompt : str, default=""
+            How the texts begin.
+        n_bytes : int, default=200
+            Number of bytes to write after the prompt.
+        n_samples : int, default=1
+            Number of texts.
+        temperature : float, default=1.0
+            Divides the logits: below 1 the likelier bytes gain; at 0 the likeliest is taken.
+        top_k : int, default=None
+            Draw among the ``top_k`` likeliest bytes only.
+        overwrite : dict of int to float, default=None
+            Neurons of the last layer and the value each is held at, from the first byte written.
+        overwrite_state : {"hidden", "cell"}, default="hidden"
+            Which state of these neurons is held.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws.
+
+        Returns
+        -------
+        list of str
+            Each text begins with the prompt as preprocessed, without its frame. Bytes that are
+            not UTF-8 become the replacement character.
+
+        Raises
+        ------
+        ValueError
+            If a neuron is out of range.
+        """
+        model, dtype = self._load()
+        overwrite = overwrite or {}
+        encoding.check_neurons(list(overwrite) or None, self.config_["hidden_size"])
+        framed = isinstance(self.preprocessor, str)
+        document = self.preprocess([prompt])[0]
+        seed = int(check_random_state(random_state).randint(2**31))
+        written = sample(
+            model,
+            (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n",
+            dtype,
+            n_bytes=n_bytes,
+            n_samples=n_samples,
+            temperature=temperature,
+            top_k=top_k,
+            overwrite=overwrite,
+            overwrite_state=overwrite_state,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        texts = [text.decode("utf-8", errors="replace") for text in written]
+        return [text.removeprefix(PREFIX) for text in texts] if framed else texts
+
+    def save_pretrained(
+        self, path: str | os.PathLike, *, dtype: Literal["float32", "float16"] = "float32"
+    ) -> None:
+        """Write the model to one ``.safetensors`` file, its configuration in the header.
+
+        Parameters
+        ----------
+        path : path-like
+            The file. It is replaced in one step, once all is written.
+        dtype : {"float32", "float16"}, default="float32"
+            How the weights are stored.
+
+        Raises
+        ------
+        ValueError
+            If the preprocessor is a function, which a file cannot hold.
+        """
+        check_is_fitted(self)
+        write_model(path, self.weights_, self.config_, dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike, *, device: str = "auto"
+    ) -> "ByteMLSTMLanguageModel":
+        """Read a fitted model from a file, or one that ships with the package by its name.
+
+        Parameters
+        ----------
+        name_or_path : str or path-like
+            Name of a shipped model, as "default", or a file of :meth:`save_pretrained`.
+        device : str, default="auto"
+            Where the model computes.
+
+        Returns
+        -------
+        ByteMLSTMLanguageModel
+
+        Raises
+        ------
+        ValueError
+            If there is no such model, or the file is not one or is cut short.
+        """
+        weights, config = read_model(find_model(name_or_path))
+        names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
+        model = cls(**{name: config[name] for name in names}, device=device)
+        model._set_fitted(weights, config, [], [])
+        return model
+
+    def _corpus(self, X: Any) -> TextCorpus:
+        if isinstance(X, TextCorpus):
+            return X
+        return TextCorpus.from_documents(X, preprocessor=self.preprocessor)
+
+    def _split(
+        self, corpus: TextCorpus, X_val: Any, random_state: np.random.RandomState
+    ) -> tuple[TextCorpus, list[bytes] | None]:
+        """Return the corpus to train on, and the documents to validate on, if any."""
+        if X_val is not None:
+            return corpus, list(self._corpus(X_val))
+        if self.validation_fraction == 0:
+            return corpus, None
+        train, validation = train_test_split(
+            np.arange(len(corpus)), test_size=self.validation_fraction, random_state=random_state
+        )
+        return corpus[np.sort(train)], list(corpus[validation])
+
+    def _architecture(self) -> Architecture:
+        return Architecture(self.hidden_size, self.embedding_size, self.n_layers, self.cell)
+
+    def _optimization(self) -> OptimizationOptions:
+        return OptimizationOptions(
+            self.optimizer, self.learning_rate, self.schedule, self.lr_decay, self.grad_clip
+        )
+
+    def _make_trainer(self, random_state: np.random.RandomState, goes_on: bool) -> Trainer:
+        """Return a trainer with new weights or, if training goes on, the fitted ones."""
+        device = resolve_device(self.device)
+        dtype = resolve_precision(self.precision, device)
+        resolve_backend(self.backend)
+        architecture = self._architecture()
+        if goes_on:
+            fitted = architecture_of(self.config_)
+            if fitted != architecture:
+                raise ValueError(
+                    f"Training cannot go on from a model with {fitted} as {architecture}: set the "
+                    "parameters back, or warm_start=False."
+                )
+            weights = {name: array.copy() for name, array in self.weights_.items()}
+            model = model_from_weights(weights, architecture, self.dropout)
+        else:
+            generator = torch.Generator().manual_seed(int(random_state.randint(2**31)))
+            model = ByteLanguageModel(architecture, self.dropout).initialise(generator)
+        if self.weight_norm:
+            model.normalise_weights()
+        trainer = Trainer(
+            model.to(device, torch.promote_types(dtype, torch.float32)),
+            self._optimization(),
+            dtype,
+            random_state,
+        )
+        if goes_on:
+            trainer.n_steps, trainer.n_bytes = self.n_steps_, self.n_bytes_seen_
+            trainer.history = _rows(self.history_)
+            trainer.validation_history = _rows(self.validation_history_)
+        return trainer
+
+    def _train(
+        self,
+        trainer: Trainer,
+        corpus: TextCorpus,
+        validation: list[bytes] | None,
+        max_epochs: int,
+        max_steps: int | None,
+    ) -> None:
+        """Run the trainer; whatever ends it, be fitted with the weights it has then."""
+        lanes = Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)
+        validate = None
+        if validation is not None:
+            validate = partial(_nats_per_byte, trainer.model, validation, trainer.dtype)
+        try:
+            trainer.run(
+                lanes,
+                max_epochs=max_epochs,
+                max_steps=max_steps,
+                validate=validate,
+                validate_every=self.checkpoint_every,
+                verbose=self.verbose,
+            )
+        finally:
+            config = {
+                **asdict(self._architecture()),
+                "preprocessor": self.preprocessor,
+                "n_steps": trainer.n_steps,
+                "n_bytes_seen": trainer.n_bytes,
+            }
+            self._set_fitted(
+                folded_weights(trainer.model), config, trainer.history, trainer.validation_history
+            )
+
+    def _set_fitted(
+        self, weights: Weights, config: Config, history: list[Row], validation_history: list[Row]
+    ) -> None:
+        self.weights_ = weights
+        self.config_ = config
+        self.n_steps_ = config["n_steps"]
+        self.n_bytes_seen_ = config["n_bytes_seen"]
+        self.history_ = pd.DataFrame(history, columns=HISTORY_COLUMNS)
+        self.validation_history_ = pd.DataFrame(
+            validation_history, columns=VALIDATION_HISTORY_COLUMNS
+        )
+
+    def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:
+        check_is_fitted(self)
+        return load_model(
+            self.weights_,
+            architecture_of(self.config_),
+            self.device,
+            self.precision,
+            self.backend,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only a running process has."""
+        state = super().__getstate__()
+        state.pop("_running_trainer", None)
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _rows(history: pd.DataFrame) -> list[Row]:
+    return [
+        {str(column): value for column, value in row.items()} for row in history.to_dict("records")
+    ]
+
+
+def _nats_per_byte(
+    model: ByteLanguageModel, documents: Sequence[bytes], dtype: torch.dtype
+) -> float:
+    """Return the mean loss over all bytes after the first of each document."""
+    n_predicted = sum(max(0, len(document) - 1) for document in documents)
+    if n_predicted == 0:
+        raise ValueError("There is nothing to score: no document has a byte after its first.")
+    return -float(encoding.log_likelihoods(model, documents, dtype).sum()) / n_predicted

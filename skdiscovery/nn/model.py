@@ -1,0 +1,129 @@
+"""The language model: embedding, a stack of recurrent layers, and a head over the 256 bytes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from skdiscovery.nn.cells import LSTMLayer, MLSTMLayer, RecurrentLayer, State
+
+N_SYMBOLS = 256
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the shapes of a model's weights follow from."""
+
+    hidden_size: int
+    embedding_size: int = 64
+    n_layers: int = 1
+    cell: Literal["mlstm", "lstm"] = "mlstm"
+
+
+class ByteLanguageModel(nn.Module):
+    """A stack of recurrent layers that predicts the next byte.
+
+    The first layer reads the embedding; a later one reads the sum of the outputs below it, and the
+    head reads the sum of all. Dropout follows each layer, never the recurrence.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Sizes and cell.
+    dropout : float, default=0.0
+        Share of each layer's outputs that is zeroed in training.
+    """
+
+    def __init__(self, architecture: Architecture, dropout: float = 0.0):
+        super().__init__()
+        self.architecture = architecture
+        layer = {"mlstm": MLSTMLayer, "lstm": LSTMLayer}[architecture.cell]
+        hidden_size, embedding_size = architecture.hidden_size, architecture.embedding_size
+        self.embedding = nn.Parameter(torch.empty(N_SYMBOLS, embedding_size))
+        self.layers = nn.ModuleList(
+            layer(hidden_size if k else embedding_size, hidden_size)
+            for k in range(architecture.n_layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden_size, N_SYMBOLS)
+
+    @property
+    def recurrent_layers(self) -> Sequence[RecurrentLayer]:
+        """The layers, from the bottom up."""
+        return cast(Sequence[RecurrentLayer], self.layers)
+
+    def initialise(self, generator: torch.Generator) -> "ByteLanguageModel":
+        """Draw all parameters from ``generator`` and return the model."""
+        nn.init.normal_(self.embedding, generator=generator)
+        for layer in self.recurrent_layers:
+            layer.initialise(generator)
+        bound = self.architecture.hidden_size**-0.5
+        nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.head.bias)
+        return self
+
+    def normalise_weights(self) -> "ByteLanguageModel":
+        """Put weight norm on the matrices of every recurrent layer and return the model."""
+        for layer in self.recurrent_layers:
+            layer.normalise_weights()
+        return self
+
+    def zero_state(self, n_sequences: int, dtype: torch.dtype) -> list[State]:
+        """Return a zero state of ``n_sequences`` rows per layer, on the model's device.
+
+        The hidden state has the ``dtype`` of the recurrent products; the cell state adds up over
+        thousands of steps and is never narrower than float32.
+        """
+        cell_dtype = torch.promote_types(dtype, torch.float32)
+        shape = (n_sequences, self.architecture.hidden_size)
+        return [
+            (self.embedding.new_zeros(shape, dtype=dtype),
+             self.embedding.new_zeros(shape, dtype=cell_dtype))
+            for _ in self.layers
+        ]  # fmt: skip
+
+    def forward(
+        self, symbols: Tensor, states: list[State], keep: Tensor | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """Read bytes of shape (T, B), int64, from ``states``.
+
+        Returns what the head reads after each byte, of shape (T, B, H), and the states after the
+        last one. ``keep`` of shape (T, B) is 0 where the state is reset before a byte.
+        """
+        top, traces = self.climb(
+            lambda layer, inputs, k: layer(inputs, None if k else symbols, states[k], keep)
+        )
+        return top, [(h[-1], c[-1]) for h, c in traces]
+
+    def forward_packed(
+        self, symbols: Tensor, batch_sizes: Sequence[int], states: list[State]
+    ) -> tuple[Tensor, list[State]]:
+        """Read a packed batch of bytes, of shape (N,), int64: see :func:`ops.mlstm_packed`.
+
+        Returns what the head reads after each byte, of shape (N, H), and the states of each layer
+        after each byte.
+        """
+        return self.climb(
+            lambda layer, inputs, k: layer.forward_packed(
+                inputs, None if k else symbols, batch_sizes, states[k]
+            )
+        )
+
+    def climb(
+        self, run: Callable[[RecurrentLayer, Tensor, int], State]
+    ) -> tuple[Tensor, list[State]]:
+        """Run the layers from the bottom up; return what the head reads, and all layers' states.
+
+        ``run`` takes a layer, its input, and its number, and returns the layer's states. The input
+        of the first layer is the embedding table.
+        """
+        inputs, total = self.embedding, None
+        traces = []
+        for k, layer in enumerate(self.recurrent_layers):
+            h, c = run(layer, inputs, k)
+            traces.append((h, c))
+            total = self.dropout(h if total is None else total + h)
+            inputs = total.to(self.embedding.dtype)
+        return inputs, traces

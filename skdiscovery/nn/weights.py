@@ -1,0 +1,55 @@
+"""Weights as named arrays: what a fitted model keeps, what its file holds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from skdiscovery.nn.cells import LSTMLayer
+from skdiscovery.nn.model import N_SYMBOLS, Architecture, ByteLanguageModel
+
+Weights = dict[str, np.ndarray]
+
+
+def weight_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every array of a model."""
+    hidden, embedding = architecture.hidden_size, architecture.embedding_size
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (N_SYMBOLS, embedding)}
+    for k in range(architecture.n_layers):
+        inputs = hidden if k else embedding
+        shapes[f"layers.{k}.wx"] = (4 * hidden, inputs)
+        shapes[f"layers.{k}.wh"] = (4 * hidden, hidden)
+        if architecture.cell == "mlstm":
+            shapes[f"layers.{k}.wmx"] = (hidden, inputs)
+            shapes[f"layers.{k}.wmh"] = (hidden, hidden)
+        shapes[f"layers.{k}.bias"] = (4 * hidden,)
+    return shapes | {"head.weight": (N_SYMBOLS, hidden), "head.bias": (N_SYMBOLS,)}
+
+
+@torch.no_grad()
+def folded_weights(model: ByteLanguageModel) -> Weights:
+    """Return the model's weights as float32 arrays, weight norm and double biases folded in."""
+    tensors: dict[str, torch.Tensor] = {"embedding": model.embedding}
+    for k, layer in enumerate(model.recurrent_layers):
+        for name in layer.matrices:
+            tensors[f"layers.{k}.{name}"] = getattr(layer, name)
+        tensors[f"layers.{k}.bias"] = layer.gate_bias()
+    tensors |= {"head.weight": model.head.weight, "head.bias": model.head.bias}
+    # A copy, so that a model that trains on does not change them.
+    return {name: tensor.float().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def model_from_weights(
+    weights: Mapping[str, np.ndarray], architecture: Architecture, dropout: float = 0.0
+) -> ByteLanguageModel:
+    """Return a model that holds ``weights``, without copying them where they are float32."""
+    with torch.device("meta"):
+        model = ByteLanguageModel(architecture, dropout)
+    state = {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()}
+    for k, layer in enumerate(model.recurrent_layers):
+        if isinstance(layer, LSTMLayer):
+            bias = state[f"layers.{k}.bias"]
+            state[f"layers.{k}.recurrent_bias"] = torch.zeros_like(bias)
+    model.load_state_dict(state, assign=True)
+    return model

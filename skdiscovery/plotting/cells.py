@@ -1,0 +1,85 @@
+"""Text as cells: one per character, with the neuron's value after the character's last byte."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import assert_all_finite, column_or_1d
+
+# Stands for a character that cannot be drawn.
+UNDRAWABLE = "□"
+
+_VISIBLE = {"\n": "↵", "\t": "→"}
+
+
+class Cell(NamedTuple):
+    """A character of the text and the neuron's value after it.
+
+    A byte that is no valid UTF-8 is a character of its own, the lone surrogate that Python's
+    ``surrogateescape`` makes of it.
+    """
+
+    character: str
+    value: float
+
+    @property
+    def symbol(self) -> str:
+        """What to draw in the cell: the character, or a sign for one that has no shape."""
+        if self.character in _VISIBLE:
+            return _VISIBLE[self.character]
+        if self.character.isspace():
+            return " "
+        if "\udc80" <= self.character <= "\udcff":
+            return "\ufffd"
+        if unicodedata.combining(self.character):
+            return "\N{NO-BREAK SPACE}" + self.character  # a mark needs something to sit on
+        return self.character if self.character.isprintable() else UNDRAWABLE
+
+
+def text_cells(text_bytes: bytes, values: ArrayLike) -> list[Cell]:
+    """Lay out the values, one per byte, as one cell per character.
+
+    Parameters
+    ----------
+    text_bytes : bytes
+        The text, as UTF-8 where it is valid.
+    values : array-like of shape (n_bytes,) or (n_bytes, 1), dtype float
+        The neuron's value after each byte.
+
+    Returns
+    -------
+    list of Cell
+        In the order of the text; each byte belongs to exactly one cell.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite value per byte.
+    """
+    per_byte = column_or_1d(values, dtype=np.float64)
+    assert_all_finite(per_byte, input_name="values")
+    if len(per_byte) != len(text_bytes):
+        raise ValueError(
+            f"Expected one value per byte: got {len(per_byte)} values for {len(text_bytes)} bytes."
+        )
+    characters = text_bytes.decode("utf-8", "surrogateescape")
+    n_bytes = [len(character.encode("utf-8", "surrogateescape")) for character in characters]
+    last_byte = np.cumsum(n_bytes, dtype=int) - 1
+    return [Cell(*pair) for pair in zip(characters, per_byte[last_byte].tolist(), strict=True)]
+
+
+def value_grid(cells: Iterable[Cell], width: int) -> np.ma.MaskedArray:
+    """Arrange the cells' values in rows, and mask what lies after the end of the text.
+
+    Returns
+    -------
+    masked array of shape (n_rows, width), dtype float64
+        At least one row, also for an empty text.
+    """
+    values = [cell.value for cell in cells]
+    n_rows = max(1, -(-len(values) // width))
+    grid = np.ma.masked_all(n_rows * width)
+    grid[: len(values)] = values
+    return grid.reshape(n_rows, width)

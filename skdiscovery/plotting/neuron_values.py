@@ -1,0 +1,116 @@
+"""From a fitted estimator to the values of one neuron over a text.
+
+Estimators are told apart by what they offer, so this file imports none of the package's own.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+_EXPECTED = (
+    "a fitted language model, a fitted featurizer, a fitted Pipeline that starts with a featurizer "
+    "and ends with a SentimentNeuronClassifier, or a fitted search over one of these"
+)
+
+
+class NeuronValues(NamedTuple):
+    """What one neuron does over one text.
+
+    ``text_bytes`` is the preprocessed text, ``values`` the float32 value after each byte, of shape
+    (n_bytes,), ``description`` says in words which neuron it is.
+    """
+
+    text_bytes: bytes
+    values: np.ndarray
+    description: str
+
+
+def neuron_values(
+    estimator: Any, text: str | bytes, *, neuron: int | None, layer: int, negate: bool
+) -> NeuronValues:
+    """Run the language model inside ``estimator`` over ``text``; see `plot_heatmap`."""
+    sign = -1 if negate else 1
+    state = "cell"
+    model = _best_of_search(estimator)
+    if isinstance(model, Pipeline):
+        check_is_fitted(model)
+        position = _featurizer_position(model)
+        text = _text_before_step(model, position, text)
+        if neuron is None:
+            neuron, learned_sign = _sentiment_neuron(model[position], model[-1])
+            sign *= learned_sign
+        model = model[position]
+    if _is_featurizer(model):
+        check_is_fitted(model, "language_model_")
+        state = model.state
+        layer = model.layer if layer == -1 else layer
+        model = model.language_model_
+    if not hasattr(model, "activations"):
+        raise TypeError(f"estimator must be {_EXPECTED}. Got {model!r} instead.")
+    check_is_fitted(model)
+    if neuron is None:
+        raise ValueError(
+            f"Which neuron to show? {type(estimator).__name__} does not tell: give neuron=, an "
+            f"index from 0 to {model.config_['hidden_size'] - 1}."
+        )
+    (text_bytes,) = model.preprocess([text])
+    (values,) = model.activations([text], neurons=[neuron], state=state, layer=layer)
+    flipped = " (sign flipped)" if sign < 0 else ""
+    where = _layer_name(layer, model.config_["n_layers"])
+    return NeuronValues(
+        text_bytes, sign * values[:, 0], f"neuron {neuron}{flipped}, {state} state of {where}"
+    )
+
+
+def _best_of_search(estimator: Any) -> Any:
+    if isinstance(estimator, BaseSearchCV):
+        check_is_fitted(
+            estimator,
+            "best_estimator_",
+            msg="This %(name)s has no best_estimator_: call 'fit' first, with refit=True.",
+        )
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def _is_featurizer(estimator: Any) -> bool:
+    return hasattr(estimator, "language_model")
+
+
+def _featurizer_position(pipeline: Pipeline) -> int:
+    for position, (_, step) in enumerate(pipeline.steps):
+        if _is_featurizer(step):
+            return position
+    names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
+    raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")
+
+
+def _text_before_step(pipeline: Pipeline, position: int, text: str | bytes) -> str | bytes:
+    """Return the text as the step at ``position`` receives it."""
+    if position == 0:
+        return text
+    (changed,) = np.asarray(pipeline[:position].transform([text]), dtype=object).ravel()
+    return changed
+
+
+def _sentiment_neuron(featurizer: Any, classifier: Any) -> tuple[int, int]:
+    """Return the neuron that the classifier relies on most, and the sign it gives to it."""
+    if not hasattr(classifier, "neuron_indices_"):
+        raise TypeError(
+            f"estimator must be {_EXPECTED}. Got a Pipeline that ends with "
+            f"{type(classifier).__name__} instead; give neuron= to show one of its featurizer."
+        )
+    neurons = featurizer.feature_neurons_
+    if len(neurons) != classifier.n_features_in_:
+        raise ValueError(
+            f"The featurizer gives {len(neurons)} features and the classifier was fitted on "
+            f"{classifier.n_features_in_}: a step between them changes the columns, so the "
+            "classifier's choice names no neuron. Give neuron=."
+        )
+    return int(neurons[classifier.neuron_indices_[0]]), int(classifier.neuron_sign_)
+
+
+def _layer_name(layer: int, n_layers: int) -> str:
+    return "the last layer" if layer in (-1, n_layers - 1) else f"layer {layer % n_layers}"

@@ -1,0 +1,116 @@
+"""One ``.safetensors`` file per model: the weights, and the configuration as JSON in its header.
+
+Neither can run code, whoever wrote the file.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.weights import Weights, weight_shapes
+
+FORMAT_VERSION = 1
+_HEADER_KEY = "skdiscovery"
+
+Config = dict[str, Any]
+
+
+def write_model(
+    path: str | os.PathLike,
+    weights: Weights,
+    config: Config,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Write a model to ``path``; an interrupted write leaves what was there before.
+
+    Raises
+    ------
+    ValueError
+        If the configuration is not JSON: a preprocessor that is a function cannot be kept.
+    """
+    path = Path(path)
+    try:
+        header = json.dumps({"format_version": FORMAT_VERSION, **config})
+    except TypeError as error:
+        raise ValueError(
+            f"The model's configuration cannot be written as JSON ({error}): a model with a "
+            "function as its preprocessor is kept by joblib, not by save_pretrained."
+        ) from error
+    arrays = {name: np.ascontiguousarray(w, dtype=dtype) for name, w in weights.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, metadata={_HEADER_KEY: header})
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
+    """Return the weights, as float32 arrays, and the configuration of a model file.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a model of ours, is cut short, or does not have the arrays that its
+        configuration asks for.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(_HEADER_KEY)
+            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a model of skdiscovery: expected a whole .safetensors "
+            f"file written by save_pretrained, but reading it says: {error}."
+        ) from error
+    if header is None:
+        raise ValueError(
+            f"{os.fspath(path)!r} is a .safetensors file of something else: it has no "
+            f"{_HEADER_KEY!r} entry in its header. Expected a file written by save_pretrained."
+        )
+    config = json.loads(header)
+    if config["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {config['format_version']}, this version of "
+            f"skdiscovery reads {FORMAT_VERSION}: upgrade skdiscovery."
+        )
+    _check_shapes(path, weights, config)
+    return weights, config
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Return the part of a configuration that the weights' shapes follow from."""
+    names = ("hidden_size", "embedding_size", "n_layers", "cell")
+    return Architecture(**{name: config[name] for name in names})
+
+
+def _check_shapes(path: str | os.PathLike, weights: Weights, config: Config) -> None:
+    expected = weight_shapes(architecture_of(config))
+    found = {name: array.shape for name, array in weights.items()}
+    wrong = [
+        f"{name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{os.fspath(path)!r} has other arrays than its configuration asks for: "
+            f"{'; '.join(wrong)}."
+        )
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask

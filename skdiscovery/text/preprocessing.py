@@ -1,0 +1,110 @@
+r"""Preprocessors: from a text to the bytes that a language model reads.
+
+Each frames a text as ``"\n "`` + text + ``" "``: the newline and the blank tell the model that a
+document starts, and the last blank closes its last word.
+"""
+
+import html
+import re
+from collections.abc import Callable
+
+from unidecode import unidecode
+
+Preprocessor = Callable[[str], bytes]
+
+PREFIX = "\n "
+SUFFIX = " "
+
+# What looks like a tag: a name right after "<", attributes with values, ">". So "1 < 2 and 3 > 2",
+# "I <3 it" and "a <b and c> d" are text. Possessive quantifiers keep hostile input linear.
+_TAG = re.compile(
+    r"""</?[a-zA-Z][a-zA-Z0-9:-]*+
+        (?:\s++[a-zA-Z_:][\w:.-]*+\s*+=\s*+(?:"[^"]*"|'[^']*'|[^\s"'<>]+))*
+        \s*/?>
+      | <!--[^<>]*-->
+      | <![a-zA-Z][^<>]*>
+    """,
+    re.VERBOSE,
+)
+# sentiment-discovery's pattern: whatever stands between "<" and the next ">" of the same line.
+_ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<.*?>")
+
+
+def review(text: str) -> bytes:
+    """Turn a review into plain ASCII: no markup, no entities, single blanks; idempotent."""
+    while True:
+        cleaned = _TAG.sub(" ", html.unescape(text)) if "&" in text or "<" in text else text
+        if not cleaned.isascii():
+            cleaned = unidecode(_without_lone_surrogates(cleaned))
+        # An entity may hide an entity ("&amp;lt;"), and transliteration may write one or a tag.
+        if cleaned == text:
+            return _frame(_collapse_whitespace(text))
+        text = cleaned
+
+
+def openai(text: str) -> bytes:
+    """Preprocess as OpenAI's generating-reviews-discovering-sentiment does."""
+    return _frame(html.unescape(text).replace("\n", " ").strip())
+
+
+def nvidia(text: str) -> bytes:
+    """Preprocess as NVIDIA's sentiment-discovery does, its order of steps included."""
+    text = _ANYTHING_IN_ANGLE_BRACKETS.sub(" ", text)
+    text = html.unescape(unidecode(_without_lone_surrogates(text)))
+    return _frame(_collapse_whitespace(text))
+
+
+PREPROCESSORS: dict[str, Preprocessor] = {"review": review, "openai": openai, "nvidia": nvidia}
+
+
+def get_preprocessor(preprocessor: str | Preprocessor | None) -> Preprocessor:
+    r"""Return the function from text to bytes that ``preprocessor`` names.
+
+    Parameters
+    ----------
+    preprocessor : {"review", "openai", "nvidia"}, callable or None
+        A name, a function ``str -> bytes``, or None for the UTF-8 bytes of the text as it is.
+
+    Returns
+    -------
+    callable
+        Function from ``str`` to ``bytes``.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+
+    Examples
+    --------
+    >>> from skdiscovery.text import get_preprocessor
+    >>> get_preprocessor("review")("Caf&eacute;<br />noir:  1 < 2")
+    b'\n Cafe noir: 1 < 2 '
+    """
+    if preprocessor is None:
+        return _utf8
+    if callable(preprocessor):
+        return preprocessor
+    if preprocessor not in PREPROCESSORS:
+        raise ValueError(
+            f"Unknown preprocessor {preprocessor!r}: expected one of {sorted(PREPROCESSORS)}, "
+            "a function from str to bytes, or None."
+        )
+    return PREPROCESSORS[preprocessor]
+
+
+def _frame(text: str) -> bytes:
+    return _utf8(PREFIX + text + SUFFIX)
+
+
+def _collapse_whitespace(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", errors="replace")
+
+
+def _without_lone_surrogates(text: str) -> str:
+    """Replace what no UTF-8 can hold (half a surrogate pair, as in broken JSON) by "?"."""
+    return _utf8(text).decode("utf-8")

@@ -1,0 +1,23 @@
+"""Shared fixtures, and the rules under which every test runs."""
+
+import os
+
+# Before torch or numpy load: test processes run side by side, so each keeps to one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+import torch
+
+DATA_VARIABLE = "SKDISCOVERY_DATA"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip, with the reason, what this machine cannot run."""
+    no_data = pytest.mark.skip(reason=f"{DATA_VARIABLE} does not name a folder with real data")
+    no_cuda = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "data" in item.keywords and not os.environ.get(DATA_VARIABLE):
+            item.add_marker(no_data)
+        if "cuda" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_cuda)
