@@ -28,6 +28,7 @@ from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus, encode_documents
 from skdiscovery.text.preprocessing import PREFIX, PREPROCESSORS, SUFFIX
 from skdiscovery.training import Lanes, OptimizationOptions, Trainer
+from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.loop import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.optimization import OPTIMIZERS
 
@@ -83,13 +84,20 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         Share of the documents that is held out to measure the loss on them while training.
     device : str, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
+    n_devices : int or "all", default=1
+        Number of devices to train on. This version trains on one.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
         bfloat16, weights, cell state and loss stay in float32.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
         What runs the recurrence. A backend that is named and not available is an error.
+    checkpoint_dir : path-like, default=None
+        Folder for checkpoints: the last three, and the best on validation. None writes none.
     checkpoint_every : int, default=5000
-        Number of steps from one validation to the next.
+        Number of steps from one validation and checkpoint to the next.
+    resume : bool, default=False
+        Whether ``fit`` goes on from the last checkpoint in ``checkpoint_dir``, if there is one: on
+        a CPU, to the very weights of a run that was not killed.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last one.
     random_state : int, RandomState instance or None, default=None
@@ -163,9 +171,12 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         "grad_clip": [Interval(Real, 0, None, closed="neither"), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "device": [str, torch.device],
+        "n_devices": [_POSITIVE_INT, StrOptions({"all"})],
         "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
         "backend": [StrOptions(set(BACKENDS))],
+        "checkpoint_dir": [str, os.PathLike, None],
         "checkpoint_every": [_POSITIVE_INT],
+        "resume": ["boolean"],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -193,9 +204,12 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         grad_clip: float | None = 1.0,
         validation_fraction: float = 0.0,
         device: str = "auto",
+        n_devices: int | Literal["all"] = 1,
         precision: str = "auto",
         backend: str = "auto",
+        checkpoint_dir: str | os.PathLike | None = None,
         checkpoint_every: int = 5000,
+        resume: bool = False,
         warm_start: bool = False,
         random_state: Any = None,
         verbose: int = 0,
@@ -219,9 +233,12 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         self.grad_clip = grad_clip
         self.validation_fraction = validation_fraction
         self.device = device
+        self.n_devices = n_devices
         self.precision = precision
         self.backend = backend
+        self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
+        self.resume = resume
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -249,17 +266,32 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the corpus is empty or too short for one sequence in each lane, the device or
-            backend is not available, or the loss is no longer finite: the model is then fitted
-            with the last good weights.
+            If the corpus is empty or too short, the device or backend is not available,
+            ``checkpoint_dir`` has checkpoints of another run, or the loss is no longer finite: the
+            model is then fitted with the last good weights.
         """
-        random_state = check_random_state(self.random_state)
-        corpus, validation = self._split(self._corpus(X), X_val, random_state)
+        corpus = self._corpus(X)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        checkpoints, snapshot = self._open_checkpoints(corpus)
+        if checkpoints is not None and snapshot is not None:
+            seed = checkpoints.seed
+        elif checkpoints is not None:
+            checkpoints.seed = seed
+        random_state = np.random.RandomState(seed)
+        train, validation = self._split(corpus, X_val, random_state)
         trainer = self._make_trainer(
             random_state, goes_on=self.warm_start and hasattr(self, "weights_")
         )
         self.__dict__.pop("_running_trainer", None)
-        self._train(trainer, corpus, validation, self.max_epochs, self.max_steps)
+        self._train(
+            trainer,
+            train,
+            validation,
+            max_epochs=self.max_epochs,
+            max_steps=self.max_steps,
+            checkpoints=checkpoints,
+            resume_from=snapshot,
+        )
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -533,6 +565,32 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         )
         return corpus[np.sort(train)], list(corpus[validation])
 
+    def _open_checkpoints(
+        self, corpus: TextCorpus
+    ) -> tuple[CheckpointFolder | None, Snapshot | None]:
+        """Return the folder to write to, and the checkpoint to go on from, if any."""
+        if self.checkpoint_dir is None:
+            if self.resume:
+                raise ValueError("resume=True needs the checkpoint_dir of the run to resume.")
+            return None, None
+        varying = (
+            "device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose",
+        )  # fmt: skip
+        run = {name: v for name, v in self.get_params().items() if name not in varying}
+        run = {n: v if isinstance(v, int | float | str | None) else repr(v) for n, v in run.items()}
+        checkpoints = CheckpointFolder(
+            self.checkpoint_dir,
+            {**run, "n_documents": len(corpus), "corpus_hash": corpus.fingerprint()},
+        )
+        if self.resume:
+            return checkpoints, checkpoints.latest()
+        if checkpoints.files():
+            raise ValueError(
+                f"checkpoint_dir={os.fspath(self.checkpoint_dir)!r} has the checkpoints of a run: "
+                "resume it with resume=True, or give another folder."
+            )
+        return checkpoints, None
+
     def _architecture(self) -> Architecture:
         return Architecture(self.hidden_size, self.embedding_size, self.n_layers, self.cell)
 
@@ -543,6 +601,10 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
 
     def _make_trainer(self, random_state: np.random.RandomState, goes_on: bool) -> Trainer:
         """Return a trainer with new weights or, if training goes on, the fitted ones."""
+        if self.n_devices not in (1, "all"):
+            raise ValueError(
+                f"n_devices={self.n_devices}: this version of skdiscovery trains on one device."
+            )
         device = resolve_device(self.device)
         dtype = resolve_precision(self.precision, device)
         resolve_backend(self.backend)
@@ -578,8 +640,7 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         trainer: Trainer,
         corpus: TextCorpus,
         validation: list[bytes] | None,
-        max_epochs: int,
-        max_steps: int | None,
+        **limits_and_checkpoints: Any,
     ) -> None:
         """Run the trainer; whatever ends it, be fitted with the weights it has then."""
         lanes = Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)
@@ -589,11 +650,10 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         try:
             trainer.run(
                 lanes,
-                max_epochs=max_epochs,
-                max_steps=max_steps,
+                checkpoint_every=self.checkpoint_every,
                 validate=validate,
-                validate_every=self.checkpoint_every,
                 verbose=self.verbose,
+                **limits_and_checkpoints,
             )
         finally:
             config = {

@@ -5,14 +5,13 @@ Neither can run code, whoever wrote the file.
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from skdiscovery.files import whole_file
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import Weights, weight_shapes
 
@@ -35,7 +34,6 @@ def write_model(
     ValueError
         If the configuration is not JSON: a preprocessor that is a function cannot be kept.
     """
-    path = Path(path)
     try:
         header = json.dumps({"format_version": FORMAT_VERSION, **config})
     except TypeError as error:
@@ -44,15 +42,8 @@ def write_model(
             "function as its preprocessor is kept by joblib, not by save_pretrained."
         ) from error
     arrays = {name: np.ascontiguousarray(w, dtype=dtype) for name, w in weights.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
+    with whole_file(path) as temporary:
         save_file(arrays, temporary, metadata={_HEADER_KEY: header})
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
@@ -107,10 +98,3 @@ def _check_shapes(path: str | os.PathLike, weights: Weights, config: Config) -> 
             f"{os.fspath(path)!r} has other arrays than its configuration asks for: "
             f"{'; '.join(wrong)}."
         )
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask

@@ -1,6 +1,7 @@
 """A corpus of bytes: every document of a collection, end to end, in one array."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, overload
 
 import numpy as np
@@ -71,6 +72,12 @@ class TextCorpus:
         np.cumsum([len(document) for document in encoded], out=offsets[1:])
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         return cls(data, offsets, None if labels is None else np.asarray(labels))
+
+    def fingerprint(self) -> str:
+        """Return a hash of all documents, as a string of hexadecimal digits."""
+        digest = sha256(self.offsets.tobytes())
+        digest.update(self.data.data)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

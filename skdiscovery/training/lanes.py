@@ -83,8 +83,11 @@ class Lanes:
         """Number of bytes to predict in an epoch."""
         return self.lane_length * self.batch_size
 
-    def epoch(self, random_state: np.random.RandomState) -> Iterator[Batch]:
-        """Yield the batches of one epoch, in an order of documents drawn from ``random_state``."""
+    def epoch(self, random_state: np.random.RandomState, first_batch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch from ``first_batch`` on.
+
+        The order of the documents is drawn from ``random_state``.
+        """
         stream, starts = self._shuffled_stream(random_state)
         # Views of shape (lanes, bytes): a lane's targets are its inputs, one byte on.
         n = self.n_bytes
@@ -92,7 +95,7 @@ class Lanes:
         targets = stream[1 : n + 1].reshape(self.batch_size, -1)
         resets = starts[:n].reshape(self.batch_size, -1)
         edges = np.linspace(0, self.lane_length, self.n_batches + 1).astype(int)
-        for start, stop in pairwise(edges):
+        for start, stop in pairwise(edges[first_batch:]):
             yield Batch(
                 _time_major(inputs[:, start:stop]).long(),
                 _time_major(targets[:, start:stop]).long(),

@@ -44,8 +44,9 @@ def make_schedule(
     options: OptimizationOptions,
     n_steps: int,
     steps_per_epoch: int,
+    n_done: int = 0,
 ) -> LambdaLR:
-    """Return a schedule that is stepped once per update.
+    """Return a schedule that is stepped once per update, after ``n_done`` of ``n_steps``.
 
     "linear" falls to 0 over ``n_steps``, "exponential" multiplies the rate by ``lr_decay`` after
     each epoch, "constant" leaves it.
@@ -57,4 +58,4 @@ def make_schedule(
     }
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] = options.learning_rate
-    return LambdaLR(optimizer, factors[options.schedule])
+    return LambdaLR(optimizer, factors[options.schedule], last_epoch=n_done - 1)

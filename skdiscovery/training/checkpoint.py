@@ -1,0 +1,130 @@
+"""Checkpoints: all that a run needs to go on as if it had not been killed.
+
+A checkpoint is one ``.safetensors`` file, tensors and JSON: nothing in it can run code. It is
+written whole or not at all, and holds a hash of its contents, by which later damage shows.
+"""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from skdiscovery.files import whole_file
+
+logger = logging.getLogger("skdiscovery")
+
+N_KEPT = 3
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run at one step: tensors, and values that JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+class CheckpointFolder:
+    """The last checkpoints of one run, and its best on validation.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where they are; made if missing.
+    run : dict
+        What makes it this run and no other: parameters, and the corpus. JSON-able.
+
+    Attributes
+    ----------
+    seed : int
+        What all randomness of the run comes from: set before the first checkpoint is written, and
+        as it was then once one is read.
+    """
+
+    seed: int
+
+    def __init__(self, folder: str | os.PathLike, run: dict[str, Any]):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run = json.loads(json.dumps(run))
+
+    def files(self) -> list[Path]:
+        """Return the files of the last checkpoints, the oldest first."""
+        return sorted(self.folder.glob("step-*.safetensors"))
+
+    def save(self, step: int, snapshot: Snapshot, *, is_best: bool) -> None:
+        """Write a checkpoint, and remove those that are no longer among the last."""
+        header = {
+            "run": json.dumps(self.run),
+            "seed": str(self.seed),
+            "values": json.dumps(snapshot.values),
+            "sha256": _hash(snapshot),
+        }
+        path = self.folder / f"step-{step:012d}.safetensors"
+        with whole_file(path) as temporary:
+            save_file(snapshot.tensors, temporary, metadata=header)
+        if is_best:
+            with whole_file(self.folder / BEST) as temporary:
+                shutil.copyfile(path, temporary)
+        for old in self.files()[:-N_KEPT]:
+            old.unlink()
+
+    def latest(self) -> Snapshot | None:
+        """Return the newest checkpoint that is whole; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoints are of another run.
+        """
+        for path in reversed(self.files()):
+            try:
+                return self._read(path)
+            except (SafetensorError, _DamagedError) as error:
+                logger.warning("%s is damaged (%s): trying the one before", path, error)
+        return None
+
+    def _read(self, path: Path) -> Snapshot:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        snapshot = Snapshot(tensors, json.loads(header["values"]))
+        if _hash(snapshot) != header["sha256"]:
+            raise _DamagedError("its contents do not match its hash")
+        self._check_run(path, json.loads(header["run"]))
+        self.seed = int(header["seed"])
+        return snapshot
+
+    def _check_run(self, path: Path, run: dict[str, Any]) -> None:
+        differences = [
+            f"{name} was {run.get(name)!r} and is {self.run.get(name)!r}"
+            for name in sorted(run.keys() | self.run.keys())
+            if run.get(name) != self.run.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{os.fspath(path)!r} is of another run: {'; '.join(differences)}. Set these back, "
+                "or give another checkpoint_dir."
+            )
+
+
+class _DamagedError(Exception):
+    """A checkpoint that can be read, but is not what was written."""
+
+
+def _hash(snapshot: Snapshot) -> str:
+    digest = sha256(json.dumps(snapshot.values, sort_keys=True).encode())
+    for name, tensor in sorted(snapshot.tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
