@@ -94,7 +94,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from skdiscovery.classifier import SentimentNeuronClassifier
+    >>> from skdiscovery import SentimentNeuronClassifier
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 8))
     >>> y = np.where(X[:, 5] < 0.5, "praise", "blame")

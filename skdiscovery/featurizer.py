@@ -179,7 +179,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         documents = self.language_model_.preprocess(X)
         unique = list(dict.fromkeys(documents))
-        vectors = self._encode(unique) if self.memory is None else self._encode_cached(unique)
+        folder = self._cache_folder()
+        vectors = self._encode(unique) if folder is None else self._encode_cached(unique, folder)
         position = {document: row for row, document in enumerate(unique)}
         return vectors[[position[document] for document in documents]]
 
@@ -208,6 +209,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
                 f"Unknown pooling {self.pooling!r}: expected 'auto', one of {list(POOLINGS)}, or "
                 "a tuple of these."
             )
+        if len(set(poolings)) < len(poolings):
+            raise ValueError(f"Expected each pooling once, got {self.pooling!r}.")
         return poolings
 
     def _encode(self, documents: list[bytes]) -> np.ndarray:
@@ -232,9 +235,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             verbose=self.verbose,
         )
 
-    def _encode_cached(self, documents: list[bytes]) -> np.ndarray:
+    def _encode_cached(self, documents: list[bytes], folder: Path) -> np.ndarray:
         dtype = np.float64 if self.precision == "float64" else np.float32
-        cache = FeatureCache(self._cache_folder(), self._fingerprint(), dtype)
+        cache = FeatureCache(folder, self._fingerprint(), dtype)
         vectors = np.empty((len(documents), len(self.feature_neurons_)), dtype=dtype)
         found = cache.get(documents)
         for row, vector in found.items():
@@ -246,16 +249,17 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             cache.put(new, vectors[missing])
         return vectors
 
-    def _cache_folder(self) -> Path:
+    def _cache_folder(self) -> Path | None:
         location = check_memory(
             os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory
         ).location
-        return Path(location) / "skdiscovery"
+        return None if location is None else Path(location) / "skdiscovery"
 
     def _fingerprint(self) -> bytes:
         """Return a hash of all that a vector depends on besides its text."""
         dtype = resolve_precision(self.precision, resolve_device(self.device))
-        settings = [self.state, self.layer, str(dtype), self.pooling_]
+        layer = encoding.check_layer(self.layer, self.language_model_.config_["n_layers"])
+        settings = [self.state, layer, str(dtype), self.pooling_]
         digest = blake2b(json.dumps(settings).encode(), digest_size=32)
         digest.update(self.feature_neurons_.tobytes())
         for name, array in sorted(self.language_model_.weights_.items()):
@@ -282,6 +286,30 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         dict
         """
         return super().get_params(deep=False)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the featurizer; those of its frozen language model stay.
+
+        Parameters
+        ----------
+        **params
+            The parameters.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If one is not a parameter of the featurizer.
+        """
+        if any(name.startswith("language_model__") for name in params):
+            raise ValueError(
+                f"The language model of a featurizer is frozen, but got {sorted(params)}: set "
+                "parameters of the model before it is fitted."
+            )
+        return super().set_params(**params)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -30,7 +30,6 @@ from skdiscovery.text.preprocessing import PREFIX, PREPROCESSORS, SUFFIX
 from skdiscovery.training import Lanes, OptimizationOptions, Trainer
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.loop import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
-from skdiscovery.training.optimization import OPTIMIZERS
 
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 
@@ -115,8 +114,8 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         Architecture, preprocessor, and where it is known the recommended pooling: all that a file
         needs besides the weights.
     history_ : DataFrame
-        A row per 10 steps: step, epoch, bytes, loss (nats per byte), bits_per_byte, learning_rate,
-        grad_norm (before clipping), bytes_per_second.
+        A row per 10 steps, and at each checkpoint: step, epoch, bytes, loss (nats per byte),
+        bits_per_byte, learning_rate, grad_norm (before clipping), bytes_per_second.
     validation_history_ : DataFrame
         A row per validation: step, epoch, bytes, loss, bits_per_byte.
     n_steps_ : int
@@ -164,7 +163,7 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         "seq_length": [_POSITIVE_INT],
         "max_epochs": [_POSITIVE_INT],
         "max_steps": [_POSITIVE_INT, None],
-        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "optimizer": [str],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions({"linear", "exponential", "constant"})],
         "lr_decay": [Interval(Real, 0, 1, closed="right")],
@@ -317,12 +316,19 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             As in :meth:`fit`.
         """
         corpus = self._corpus(X)
+        if hasattr(self, "weights_"):
+            self._check_architecture()
         if not hasattr(self, "_running_trainer"):
             self._running_trainer = self._make_trainer(
                 check_random_state(self.random_state), goes_on=hasattr(self, "weights_")
             )
         self._running_trainer.options = replace(self._optimization(), schedule="constant")
-        self._train(self._running_trainer, corpus, None, max_epochs=1, max_steps=None)
+        try:
+            self._train(self._running_trainer, corpus, None, max_epochs=1, max_steps=None)
+        except BaseException:
+            # The optimizer's memory may be as lost as the step that failed.
+            self.__dict__.pop("_running_trainer", None)
+            raise
         return self
 
     def preprocess(self, X: Any) -> list[bytes]:
@@ -337,6 +343,8 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         -------
         list of bytes
         """
+        if isinstance(X, TextCorpus):  # preprocessed already
+            return list(X)
         return encode_documents(X, self.preprocessor)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -496,6 +504,8 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             overwrite_state=overwrite_state,
             generator=torch.Generator().manual_seed(seed),
         )
+        if not document:  # it was primed with a newline, which is not the user's
+            written = [text[1:] for text in written]
         texts = [text.decode("utf-8", errors="replace") for text in written]
         return [text.removeprefix(PREFIX) for text in texts] if framed else texts
 
@@ -592,7 +602,9 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         return checkpoints, None
 
     def _architecture(self) -> Architecture:
-        return Architecture(self.hidden_size, self.embedding_size, self.n_layers, self.cell)
+        return Architecture(
+            int(self.hidden_size), int(self.embedding_size), int(self.n_layers), self.cell
+        )
 
     def _optimization(self) -> OptimizationOptions:
         return OptimizationOptions(
@@ -610,12 +622,7 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         resolve_backend(self.backend)
         architecture = self._architecture()
         if goes_on:
-            fitted = architecture_of(self.config_)
-            if fitted != architecture:
-                raise ValueError(
-                    f"Training cannot go on from a model with {fitted} as {architecture}: set the "
-                    "parameters back, or warm_start=False."
-                )
+            self._check_architecture()
             weights = {name: array.copy() for name, array in self.weights_.items()}
             model = model_from_weights(weights, architecture, self.dropout)
         else:
@@ -635,6 +642,14 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             trainer.validation_history = _rows(self.validation_history_)
         return trainer
 
+    def _check_architecture(self) -> None:
+        fitted, architecture = architecture_of(self.config_), self._architecture()
+        if fitted != architecture:
+            raise ValueError(
+                f"Training cannot go on from a model with {fitted} as {architecture}: set the "
+                "parameters back, or warm_start=False."
+            )
+
     def _train(
         self,
         trainer: Trainer,
@@ -646,6 +661,7 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         lanes = Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)
         validate = None
         if validation is not None:
+            _n_predicted(validation)
             validate = partial(_nats_per_byte, trainer.model, validation, trainer.dtype)
         try:
             trainer.run(
@@ -690,7 +706,7 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only a running process has."""
-        state = super().__getstate__()
+        state = dict(super().__getstate__())  # a copy: sklearn hands out our own __dict__
         state.pop("_running_trainer", None)
         return state
 
@@ -711,7 +727,12 @@ def _nats_per_byte(
     model: ByteLanguageModel, documents: Sequence[bytes], dtype: torch.dtype
 ) -> float:
     """Return the mean loss over all bytes after the first of each document."""
+    n_predicted = _n_predicted(documents)
+    return -float(encoding.log_likelihoods(model, documents, dtype).sum()) / n_predicted
+
+
+def _n_predicted(documents: Sequence[bytes]) -> int:
     n_predicted = sum(max(0, len(document) - 1) for document in documents)
     if n_predicted == 0:
         raise ValueError("There is nothing to score: no document has a byte after its first.")
-    return -float(encoding.log_likelihoods(model, documents, dtype).sum()) / n_predicted
+    return n_predicted

@@ -29,6 +29,7 @@ class Pooler:
 
     def __init__(self, poolings: Sequence[str], lengths: Tensor, width: int, dtype: torch.dtype):
         self.lengths = lengths[:, None]
+        dtype = torch.promote_types(dtype, torch.float32)
         # A sum over millions of bytes needs float64.
         dtypes = {"last": dtype, "mean": torch.float64, "max": dtype}
         self.pooled = {
@@ -46,7 +47,7 @@ class Pooler:
                 if pooling == "last":
                     running.copy_(block[-1])
                 elif pooling == "mean":
-                    running += block.sum(0)
+                    running += block.sum(0, dtype=torch.promote_types(block.dtype, torch.float32))
                 else:
                     torch.maximum(running, block.amax(0), out=running)
 

@@ -71,21 +71,22 @@ def read(
     max_state_bytes: int = MAX_STATE_BYTES,
 ) -> Iterator[Chunk]:
     """Read documents, sorted by falling length, from the zero state; yield what the model sees."""
-    lengths = np.array([len(document) for document in documents])
-    steps = _time_major(documents, lengths)
+    lengths = np.array([len(document) for document in documents], dtype=np.int64)
+    data = np.frombuffer(b"".join(documents), dtype=np.uint8)
+    offsets = np.cumsum(lengths) - lengths
+    n_steps = int(lengths.max(initial=0))
     states = model.zero_state(len(documents), dtype)
     row_bytes = model.architecture.hidden_size * states[0][1].element_size()
     model.eval()
     start, n_running = 0, len(documents)
-    while start < len(steps):
-        stop = min(len(steps), start + max(1, max_state_bytes // (row_bytes * n_running)))
+    while start < n_steps:
+        stop = min(n_steps, start + max(1, max_state_bytes // (row_bytes * n_running)))
         # Those documents run at a step that are longer than it.
         running = np.searchsorted(-lengths, -np.arange(start, stop), side="left")
         n_running, batch_sizes = int(running[0]), running.tolist()
         mask = np.arange(n_running) < running[:, None]
-        symbols = torch.from_numpy(steps[start:stop, :n_running][mask]).to(
-            model.embedding.device, torch.int64
-        )
+        positions = (offsets[:n_running] + np.arange(start, stop)[:, None])[mask]
+        symbols = torch.from_numpy(data[positions]).to(model.embedding.device, torch.int64)
         states = [(h[:n_running], c[:n_running]) for h, c in states]
         with flush_denormals():
             top, traces = model.forward_packed(symbols, batch_sizes, states)
@@ -93,11 +94,3 @@ def read(
         last = slice(-batch_sizes[-1], None)
         states = [(h[last], c[last]) for h, c in traces]
         start = stop
-
-
-def _time_major(documents: Sequence[bytes], lengths: np.ndarray) -> np.ndarray:
-    """Return the documents as columns of a uint8 array with a row per step."""
-    steps = np.zeros((lengths[0] if len(lengths) else 0, len(documents)), dtype=np.uint8)
-    for column, document in enumerate(documents):
-        steps[: len(document), column] = np.frombuffer(document, dtype=np.uint8)
-    return steps

@@ -84,6 +84,7 @@ def _draw(
     if top_k is not None:
         kth = logits.topk(top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
-    probabilities = torch.softmax(logits.float() / temperature, dim=1)
+    below_best = logits - logits.max(dim=1, keepdim=True).values  # so that no quotient overflows
+    probabilities = torch.softmax(below_best.double() / temperature, dim=1)
     # Drawn on the CPU, so that a seed gives the same text on every device.
     return torch.multinomial(probabilities.cpu(), 1, generator=generator)[:, 0].to(logits.device)

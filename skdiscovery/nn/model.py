@@ -47,7 +47,7 @@ class ByteLanguageModel(nn.Module):
             for k in range(architecture.n_layers)
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden_size, N_SYMBOLS)
+        self.head = nn.utils.skip_init(nn.Linear, hidden_size, N_SYMBOLS)
 
     @property
     def recurrent_layers(self) -> Sequence[RecurrentLayer]:

@@ -159,9 +159,9 @@ def _(
     gates: Tensor,
     mh: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dmx, dwmh = (torch.empty_like(mh if w is None else w) for w in (mx, wmh))
+    dmx, dwmh = (mh.new_empty(mh.shape if w is None else w.shape) for w in (mx, wmh))
     return (
-        torch.empty_like(x), dmx, torch.empty_like(wh), dwmh,
+        x.new_empty(x.shape), dmx, wh.new_empty(wh.shape), dwmh,
         torch.empty_like(h0), torch.empty_like(c0),
     )  # fmt: skip
 

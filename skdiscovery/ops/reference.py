@@ -38,7 +38,7 @@ def forward(
 
     The arguments are those of :func:`skdiscovery.ops.mlstm`.
     """
-    gates = _rows(x, symbols).clone() if symbols is None else _rows(x, symbols)
+    gates = x.clone(memory_format=torch.contiguous_format) if symbols is None else _rows(x, symbols)
     h = gates.new_empty(gates.shape[0], *h0.shape)
     c = c0.new_empty(gates.shape[0], *c0.shape)
     mh = torch.empty_like(h) if wmh is not None else h.new_empty(0)

@@ -187,7 +187,7 @@ class HeatmapDisplay:
             The display itself.
         """
         self.ax_, self.mesh_ = draw_heatmap(**self._picture(), ax=ax)
-        self.figure_ = self.ax_.get_figure(root=True)
+        self.figure_: Any = self.ax_.figure
         return self
 
     def to_html(self) -> str:

@@ -17,6 +17,9 @@ from skdiscovery.nn.weights import Weights, weight_shapes
 
 FORMAT_VERSION = 1
 _HEADER_KEY = "skdiscovery"
+_CONFIG_ENTRIES = {
+    *Architecture.__dataclass_fields__, "preprocessor", "n_steps", "n_bytes_seen"
+}  # fmt: skip
 
 Config = dict[str, Any]
 
@@ -34,6 +37,8 @@ def write_model(
     ValueError
         If the configuration is not JSON: a preprocessor that is a function cannot be kept.
     """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"Unknown dtype {dtype!r}: expected 'float32' or 'float16'.")
     try:
         header = json.dumps({"format_version": FORMAT_VERSION, **config})
     except TypeError as error:
@@ -58,7 +63,9 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
     try:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(_HEADER_KEY)
-            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            # Others' arrays may be of types that numpy lacks, so not before it is known to be ours.
+            names = file.keys() if header is not None else ()
+            weights = {name: file.get_tensor(name).astype(np.float32) for name in names}
     except SafetensorError as error:
         raise ValueError(
             f"{os.fspath(path)!r} is not a model of skdiscovery: expected a whole .safetensors "
@@ -69,12 +76,7 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             f"{os.fspath(path)!r} is a .safetensors file of something else: it has no "
             f"{_HEADER_KEY!r} entry in its header. Expected a file written by save_pretrained."
         )
-    config = json.loads(header)
-    if config["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{os.fspath(path)!r} has format version {config['format_version']}, this version of "
-            f"skdiscovery reads {FORMAT_VERSION}: upgrade skdiscovery."
-        )
+    config = _parse_config(path, header)
     _check_shapes(path, weights, config)
     return weights, config
 
@@ -83,6 +85,28 @@ def architecture_of(config: Config) -> Architecture:
     """Return the part of a configuration that the weights' shapes follow from."""
     names = ("hidden_size", "embedding_size", "n_layers", "cell")
     return Architecture(**{name: config[name] for name in names})
+
+
+def _parse_config(path: str | os.PathLike, header: str) -> Config:
+    try:
+        config = json.loads(header)
+        version = config["format_version"]
+        missing = _CONFIG_ENTRIES - config.keys()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
+            f"{FORMAT_VERSION}: upgrade skdiscovery."
+        )
+    if missing or config["cell"] not in ("mlstm", "lstm"):
+        raise ValueError(
+            f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
+            f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
+        )
+    return config
 
 
 def _check_shapes(path: str | os.PathLike, weights: Weights, config: Config) -> None:

@@ -27,30 +27,34 @@ _TAG = re.compile(
     re.VERBOSE,
 )
 # sentiment-discovery's pattern: whatever stands between "<" and the next ">" of the same line.
-_ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<.*?>")
+_ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<[^>\n]*+(>?)")
+_LONG_REFERENCE = re.compile(r"&#[0-9]{4301,}+;?")
+MAX_DEPTH = 20
 
 
 def review(text: str) -> bytes:
     """Turn a review into plain ASCII: no markup, no entities, single blanks; idempotent."""
-    while True:
-        cleaned = _TAG.sub(" ", html.unescape(text)) if "&" in text or "<" in text else text
+    for _ in range(MAX_DEPTH):
+        cleaned = _TAG.sub(" ", _unescape(text)) if "&" in text or "<" in text else text
         if not cleaned.isascii():
             cleaned = unidecode(_without_lone_surrogates(cleaned))
         # An entity may hide an entity ("&amp;lt;"), and transliteration may write one or a tag.
         if cleaned == text:
             return _frame(_collapse_whitespace(text))
         text = cleaned
+    # Nested deeper than any honest text: what is left of it is no markup any more.
+    return _frame(_collapse_whitespace(text.replace("&", " ").replace("<", " ")))
 
 
 def openai(text: str) -> bytes:
     """Preprocess as OpenAI's generating-reviews-discovering-sentiment does."""
-    return _frame(html.unescape(text).replace("\n", " ").strip())
+    return _frame(_unescape(text).replace("\n", " ").strip())
 
 
 def nvidia(text: str) -> bytes:
     """Preprocess as NVIDIA's sentiment-discovery does, its order of steps included."""
-    text = _ANYTHING_IN_ANGLE_BRACKETS.sub(" ", text)
-    text = html.unescape(unidecode(_without_lone_surrogates(text)))
+    text = _ANYTHING_IN_ANGLE_BRACKETS.sub(lambda match: " " if match[1] else match[0], text)
+    text = _unescape(unidecode(_without_lone_surrogates(text)))
     return _frame(_collapse_whitespace(text))
 
 
@@ -91,6 +95,10 @@ def get_preprocessor(preprocessor: str | Preprocessor | None) -> Preprocessor:
             "a function from str to bytes, or None."
         )
     return PREPROCESSORS[preprocessor]
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(_LONG_REFERENCE.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _frame(text: str) -> bytes:

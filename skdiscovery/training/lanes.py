@@ -120,4 +120,4 @@ class Lanes:
 
 
 def _time_major(lanes: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(lanes.T))
+    return torch.from_numpy(lanes.T.copy())

@@ -287,18 +287,21 @@ class _Log:
         self.losses: list[Tensor] = []
 
     def _check(self, losses: list[float]) -> None:
-        bad = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if bad is None:
-            return
         trainer = self.trainer
-        step = trainer.n_steps - len(losses) + bad + 1
+        bad = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is not None:
+            what, step = f"loss became {losses[bad]}", trainer.n_steps - len(losses) + bad + 1
+        elif not all(weight.isfinite().all() for weight in trainer.model.parameters()):
+            what, step = "weights became infinite or nan", trainer.n_steps
+        else:
+            return
         trainer.n_steps -= len(losses)
         trainer.n_bytes -= self.n_bytes
         trainer.model.load_state_dict(self.good_weights)
         raise ValueError(
-            f"The loss became {losses[bad]} at step {step}: training stopped, and the model keeps "
-            f"the weights of step {trainer.n_steps}. Lower learning_rate or grad_clip "
-            f"(now {trainer.options.learning_rate} and {trainer.options.grad_clip})."
+            f"The {what} at step {step}: training stopped, and the model keeps the weights of step "
+            f"{trainer.n_steps}. Lower learning_rate or grad_clip (now "
+            f"{trainer.options.learning_rate} and {trainer.options.grad_clip})."
         )
 
     def _copy_weights(self) -> dict[str, Tensor]:

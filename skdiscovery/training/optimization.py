@@ -31,8 +31,18 @@ class OptimizationOptions:
 
 
 def make_optimizer(model: nn.Module, options: OptimizationOptions) -> torch.optim.Optimizer:
-    """Return the optimizer that ``options`` names, over the parameters of ``model``."""
+    """Return the optimizer that ``options`` names, over the parameters of ``model``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer.
+    """
     name = options.optimizer.lower()
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"Unknown optimizer {options.optimizer!r}: expected one of {sorted(OPTIMIZERS)}."
+        )
     settings: dict[str, Any] = {"lr": options.learning_rate}
     if name in _WITH_FUSED_UPDATE:
         settings["fused"] = True

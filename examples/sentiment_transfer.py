@@ -1,0 +1,488 @@
+r"""Classify sentiment with the neurons of a language model, and find the neuron that does it.
+
+The model reads every text; what its neurons then hold are the features. An L1 logistic regression
+on all of them ranks the neurons, and is compared with itself where all but the first few weights
+are set to zero ("masked"), and with a regression fitted on those few alone ("n_neurons"). Each C
+is chosen by the accuracy on the validation set (on the training set where there is none), the
+smallest of equals; nothing but the training set is ever fitted.
+
+    python examples/sentiment_transfer.py
+    python examples/sentiment_transfer.py --train mine/train.csv --valid mine/val.csv \
+        --test mine/test.jsonl.gz --text-key review --num-neurons 3 --write-results out.csv
+
+Accuracies go to the standard output, and these files to
+EXPERIMENT_DIR/EXPERIMENT_NAME/FOLDER_OF_THE_TRAINING_FILE/MODEL:
+
+    sentiment_accuracies/*.txt    accuracy on train/valid/test, of each of the three
+    test_probs/*.npy              probability of each class for each text of the test set
+    logit_vis/RANK_NEURON.png     how the neuron's values are distributed, class by class
+    logit_vis/neuron_values.csv   those values
+    sentiment/weight_vis.png      the weight of every neuron
+    sentiment/neurons.json        C, weights, intercepts and the neurons' numbers
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
+
+from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery.datasets import fetch_sst2
+
+L1_GRID = 2.0 ** np.arange(-8, 1)
+TFIDF_GRID = 2.0 ** np.arange(0, 7)
+N_PLOTTED = 10
+N_PRINTED = 5
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+MISSING_LABELS = ["", "NA", "N/A", "NaN", "nan", "null"]
+# Of Okabe and Ito's palette, which the colour-blind can tell apart.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+Parts = dict[str, Any]  # what belongs to "train", "valid" and "test": tables, features, labels
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment that the command line describes."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    try:  # all that can be wrong with the input, before any work
+        if options.write_results and extension(options.write_results) not in (".csv", ".json"):
+            raise ValueError(
+                f"--write-results: expected .csv or .json, got {options.write_results}"
+            )
+        tables = read_tables(options)
+        y = labels_of(tables, options)
+        featurizer = make_featurizer(options)
+    except (OSError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    folder = experiment_folder(options)
+
+    texts = {part: table[options.text_key] for part, table in tables.items()}
+    start = time.perf_counter()
+    X = {part: featurizer.transform(part_texts) for part, part_texts in texts.items()}
+    seconds = time.perf_counter() - start
+    X.setdefault("valid", X["train"])
+    y.setdefault("valid", y["train"])
+
+    names = neuron_names(featurizer)
+    k = options.num_neurons
+    search = search_l1(X, y, min(max(N_PLOTTED, k), len(names)), options.seed)
+    everything, top = search.all_neurons_, search.neuron_indices_
+    report("all_neurons", everything, X, y, folder, C=search.C)
+    printed = ", ".join(names[top[: max(N_PRINTED, k)]])
+    pooled = "" if featurizer.pooling_ == ("last",) else f" ({' and '.join(featurizer.pooling_)})"
+    print(f"neuron(s) {printed} are top sentiment neurons{pooled}")
+    report("masked_n_neurons", mask(everything, top[:k]), X, y, folder)
+    X_few = {part: features[:, top[:k]] for part, features in X.items()}
+    few = search_l1(X_few, y, 1, options.seed)
+    report("n_neurons", few.all_neurons_, X_few, y, folder, C=few.C)
+
+    save_neurons(featurizer, search, few, k, folder)
+    draw_neurons(X["train"][:, top[:N_PLOTTED]], y["train"], names[top[:N_PLOTTED]], folder)
+    draw_weights(everything, top[:N_PRINTED], names, folder)
+    if options.write_results:
+        part = "test" if "test" in tables else "train"
+        results = results_table(tables[part], X[part], everything, top, names, options)
+        write_table(results, options.write_results)
+    if options.baselines:
+        report_baselines(texts, y)
+    n_texts = sum(map(len, texts.values()))
+    print(f"{seconds:.2f} seconds to featurise {n_texts} texts, {n_texts / seconds:.1f} texts/s")
+
+
+# ---- the regressions
+
+
+def search_l1(X: Parts, y: Parts, n_ranked: int, seed: int) -> SentimentNeuronClassifier:
+    """Return the classifier with the C whose regression on all features validates best.
+
+    That regression is its ``all_neurons_``. Its second one, on the ``n_ranked`` neurons in
+    ``neuron_indices_``, has the same C and is not used: here the few neurons choose their own.
+    """
+    fitted = [
+        SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit(
+            X["train"], y["train"]
+        )
+        for C in L1_GRID
+    ]
+    return fitted[best_on_validation([each.all_neurons_ for each in fitted], X, y)]
+
+
+def best_on_validation(models: Sequence[Any], X: Parts, y: Parts) -> int:
+    """Return which model is the most accurate on the validation set, the first of equals."""
+    return int(np.argmax([model.score(X["valid"], y["valid"]) for model in models]))
+
+
+def mask(model: Any, kept: np.ndarray) -> Any:
+    """Return the fitted model with the coefficients of all but the kept features set to zero."""
+    masked = copy.deepcopy(model)
+    for regression in regressions(masked):
+        dropped = np.setdiff1d(np.arange(regression.coef_.shape[1]), kept)
+        regression.coef_[:, dropped] = 0
+    return masked
+
+
+def regressions(model: Any) -> list[Any]:
+    """Return the model itself, or its regressions of one class against the rest."""
+    return getattr(model, "estimators_", [model])
+
+
+def terms(model: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return coefficients and intercepts, a row per class, or one row if there are two classes."""
+    parts = regressions(model)
+    return (
+        np.concatenate([part.coef_ for part in parts]),
+        np.concatenate([part.intercept_ for part in parts]),
+    )
+
+
+def report_baselines(texts: Parts, y: Parts) -> None:
+    """Print what always guessing the majority achieves, and what counting words does."""
+    texts = {"valid": texts["train"], **texts}
+    report("majority_class", DummyClassifier().fit(texts["train"], y["train"]), texts, y)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts["train"])
+    X = {part: words.transform(part_texts) for part, part_texts in texts.items()}
+    fitted = [
+        LogisticRegression(C=float(C), max_iter=1000).fit(X["train"], y["train"])
+        for C in TFIDF_GRID
+    ]
+    best = fitted[best_on_validation(fitted, X, y)]
+    report("tfidf_1_2_grams", best, X, y, C=best.C)
+
+
+def report(
+    name: str, model: Any, X: Parts, y: Parts, folder: Path | None = None, C: float | None = None
+) -> None:
+    """Print the accuracies of a model, its C and number of features; write what goes to files."""
+    scored = ("train", "valid", "test" if "test" in y else "valid")
+    accuracies = "/".join(f"{100 * model.score(X[part], y[part]):05.2f}" for part in scored)
+    print(f"{accuracies} train/val/test accuracy w/ {name}")
+    if C is not None:
+        print(f"{C:05.2f} regularization coef w/ {name}")
+    if folder is None:
+        return
+    n_used = np.count_nonzero(terms(model)[0].any(axis=0))
+    print(f"{n_used:05d} features used w/ all neurons {name}")
+    write_text(folder / "sentiment_accuracies" / f"{name}.txt", accuracies)
+    probabilities = model.predict_proba(X.get("test", X["valid"]))
+    np.save(made(folder / "test_probs") / f"{name}.npy", probabilities, allow_pickle=False)
+
+
+# ---- texts and features in
+
+
+def read_tables(options: argparse.Namespace) -> Parts:
+    """Return the table of each part that there is, with a text in each row."""
+    text_key = options.text_key
+    tables = {}
+    for part, subset in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        path = getattr(options, part)
+        if path is not None:
+            table = read_table(path, text_key, options.label_key, options.delimiter)
+        elif options.train is None:
+            table = fetch_sst2(subset=subset, as_frame=True).frame.rename(
+                columns={"text": text_key, "label": options.label_key}
+            )
+        else:
+            continue
+        if text_key not in table:
+            raise ValueError(f"--{part}: no column {text_key!r} among {list(table)}: --text-key?")
+        if table.empty:
+            raise ValueError(f"--{part}: there are no rows")
+        for row, text in enumerate(table[text_key]):
+            if not isinstance(text, str):
+                raise ValueError(f"--{part}: row {row} (of 0, 1, ...) has no text but {text!r}")
+        tables[part] = table
+    return tables
+
+
+def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None) -> pd.DataFrame:
+    """Read a csv, tsv or json file, compressed or not."""
+    kind = extension(path)
+    if kind in SEPARATORS:
+        return pd.read_csv(
+            path,
+            sep=delimiter or SEPARATORS[kind],
+            dtype={text_key: str},
+            keep_default_na=False,  # "NA" is a text like any other
+            na_values={label_key: MISSING_LABELS},
+        )
+    if kind == ".json":
+        try:
+            return pd.read_json(path, dtype=False)
+        except ValueError:
+            pass  # not one list, so one object per line
+    if kind in (".json", ".jsonl"):
+        return pd.read_json(path, lines=True, dtype=False)
+    raise ValueError(
+        f"{path}: expected a file that ends in .csv, .tsv, .json or .jsonl, or in one of these and "
+        f"{', '.join(COMPRESSIONS)}"
+    )
+
+
+def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
+    """Return the labels of each part that is scored, as arrays of numbers or of strings."""
+    key = options.label_key
+    y: Parts = {}
+    for part, table in tables.items():
+        if part == "test" and options.no_test_eval:
+            continue
+        hint = " See --no-test-eval for a test set without labels." if part == "test" else ""
+        if key not in table:
+            raise ValueError(f"--{part}: no column {key!r} among {list(table)}: --label-key?{hint}")
+        if n_missing := int(table[key].isna().sum()):
+            raise ValueError(f"--{part}: {n_missing} of {len(table)} rows have no {key!r}.{hint}")
+        y[part] = np.asarray(table[key].tolist())
+        check_classification_targets(y[part])
+        if len(np.unique(y["train"])) < 2:
+            raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
+        if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
+            raise ValueError(
+                f"--{part}: labels {np.unique(y[part])}, but those of --train are "
+                f"{np.unique(y['train'])}"
+            )
+    return y
+
+
+def make_featurizer(options: argparse.Namespace) -> MLSTMFeaturizer:
+    """Return the featurizer, ready to read."""
+    featurizer = MLSTMFeaturizer(
+        options.language_model,
+        state=options.state,
+        pooling=options.pooling[0] if len(options.pooling) == 1 else tuple(options.pooling),
+        device=options.device,
+        memory=options.cache,
+    ).fit()
+    n_features = len(featurizer.feature_neurons_)
+    if not 1 <= options.num_neurons <= n_features:
+        raise ValueError(
+            f"--num-neurons: expected 1 to {n_features}, the number of features that the language "
+            f"model gives, got {options.num_neurons}"
+        )
+    featurizer.transform([""])  # is the device there? The model's loading is not timed, either
+    return featurizer
+
+
+def neuron_names(featurizer: MLSTMFeaturizer) -> np.ndarray:
+    """Return the neuron that each feature is about, with its pooling where there are several."""
+    neurons, poolings = featurizer.feature_neurons_, featurizer.pooling_
+    if len(poolings) == 1:
+        return neurons.astype(str)
+    pooled_by = np.repeat(poolings, len(neurons) // len(poolings))
+    return np.array([f"{n} ({p})" for n, p in zip(neurons, pooled_by, strict=True)])
+
+
+# ---- files out
+
+
+def experiment_folder(options: argparse.Namespace) -> Path:
+    """Return the folder for the experiment's files."""
+    data_set = options.train.resolve().parent.name if options.train else "sst2"
+    model = Path(options.language_model).name.removesuffix(".safetensors")
+    return options.experiment_dir / options.experiment_name / data_set / model
+
+
+def save_neurons(
+    featurizer: MLSTMFeaturizer,
+    search: SentimentNeuronClassifier,
+    few: SentimentNeuronClassifier,
+    k: int,
+    folder: Path,
+) -> None:
+    """Write both regressions, and which neurons they are about."""
+    content: dict[str, Any] = {
+        "classes": search.classes_.tolist(),
+        "state": featurizer.state,
+        "pooling": featurizer.pooling_,
+    }
+    for name, fitted, features in (
+        ("all_neurons", search, np.arange(search.n_features_in_)),
+        ("n_neurons", few, search.neuron_indices_[:k]),
+    ):
+        coef, intercept = terms(fitted.all_neurons_)
+        content[name] = {
+            "C": fitted.C,
+            "features": features.tolist(),
+            "neurons": featurizer.feature_neurons_[features].tolist(),
+            "coefficients": coef.tolist(),
+            "intercepts": intercept.tolist(),
+        }
+    content["top_features"] = search.neuron_indices_.tolist()
+    write_text(folder / "sentiment" / "neurons.json", json.dumps(content))
+
+
+def draw_neurons(values: np.ndarray, labels: np.ndarray, names: np.ndarray, folder: Path) -> None:
+    """Draw how each neuron's values are distributed, class by class, and write them down."""
+    folder = made(folder / "logit_vis")
+    for drawn_before in folder.glob("*.png"):
+        drawn_before.unlink()
+    table = pd.DataFrame(values, columns=[f"neuron {name}" for name in names])
+    table.insert(0, "label", labels)
+    write_table(table, folder / "neuron_values.csv")
+    classes = np.unique(labels)
+    for rank, name in enumerate(names):
+        figure = Figure()
+        ax = figure.subplots()
+        edges = np.histogram_bin_edges(values[:, rank], bins=25).tolist()
+        for colour, label in zip(class_colours(len(classes)), classes, strict=True):
+            ax.hist(values[labels == label, rank], edges, alpha=0.5, color=colour, label=str(label))
+        ax.set(
+            title=f"Distribution of the values of neuron {name}",
+            xlabel="Value of the neuron",
+            ylabel="Texts per bin",
+        )
+        ax.legend(title="Label")
+        figure.savefig(folder / f"{rank}_{name.split()[0]}.png")
+
+
+def draw_weights(model: Any, top: np.ndarray, names: np.ndarray, folder: Path) -> None:
+    """Draw the weight of every feature, a line per row of coefficients."""
+    coef, _ = terms(model)
+    norms = np.linalg.norm(coef, axis=1, keepdims=True)
+    weights = coef / np.where(norms > 0, norms, 1)
+    labels = model.classes_[-len(coef) :]  # of two classes, the one row speaks for the second
+    colours = class_colours(len(model.classes_))[-len(coef) :]
+    figure = Figure(figsize=(8, 4.5))
+    ax = figure.subplots()
+    ax.axhline(0, color="0.7", linewidth=0.8)
+    for colour, label, line in zip(colours, labels, weights, strict=True):
+        ax.plot(line, color=colour, linewidth=1, label=str(label))
+    for feature in top:
+        largest = weights[np.argmax(np.abs(weights[:, feature])), feature]
+        ax.annotate(
+            names[feature],
+            (feature, largest),
+            xytext=(0, 3 if largest >= 0 else -3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if largest >= 0 else "top",
+            fontsize="small",
+        )
+    ax.margins(y=0.12)
+    ax.set(
+        title="L1-penalised weights of all neurons",
+        xlabel="Index of the feature",
+        ylabel="Weight, over the L2 norm of all",
+    )
+    ax.legend(title="Speaks for")
+    figure.savefig(made(folder / "sentiment") / "weight_vis.png")
+
+
+def class_colours(n_classes: int) -> Sequence[Any]:
+    """Return a colour per class."""
+    if n_classes <= len(COLOURS):
+        return COLOURS[:n_classes]
+    return list(colormaps["viridis"](np.linspace(0, 1, n_classes)))
+
+
+def results_table(
+    table: pd.DataFrame,
+    features: np.ndarray,
+    model: Any,
+    top: np.ndarray,
+    names: np.ndarray,
+    options: argparse.Namespace,
+) -> pd.DataFrame:
+    """Return label, probabilities, values of the top neurons and text, a row per text."""
+    k = options.num_neurons
+    columns = {}
+    if options.label_key in table:
+        columns[options.label_key] = table[options.label_key]
+    models = {"prob w/ all": model, f"prob w/ {k} masked": mask(model, top[:k])}
+    if k < N_PRINTED:
+        models[f"prob w/ {N_PRINTED} masked"] = mask(model, top[:N_PRINTED])
+    for title, each in models.items():
+        probabilities = each.predict_proba(features)
+        if len(model.classes_) == 2:
+            columns[title] = probabilities[:, 1]
+        else:
+            for label, column in zip(model.classes_, probabilities.T, strict=True):
+                columns[f"{title} {label}"] = column
+    columns |= {f"neuron {names[i]}": features[:, i] for i in top[: max(N_PRINTED, k)]}
+    columns[options.text_key] = table[options.text_key]
+    return pd.DataFrame(columns)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write csv or json, by the extension."""
+    made(path.parent)
+    if extension(path) == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records", force_ascii=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text and the end of its line."""
+    made(path.parent)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def made(folder: Path) -> Path:
+    """Return the folder, after making it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def extension(path: Path) -> str:
+    """Return the extension, or the one before it if that is a compression's."""
+    if path.suffix.lower() in COMPRESSIONS:
+        path = path.with_suffix("")
+    return path.suffix.lower()
+
+
+# ---- the command line
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the description's lines, and show each default that is not None."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    data = "a .csv, .tsv, .json (a list, or an object per line) or .jsonl file, or one of these "
+    data += "compressed: .gz, .bz2, .xz"
+    add("--train", type=Path, help=f"training set, {data}. Default: SST-2, as for the next two")
+    add("--valid", type=Path, help="validation set, likewise. Without: C by training accuracy")
+    add("--test", type=Path, help="test set, likewise")
+    add("--text-key", default="sentence", help="column of the texts")
+    add("--label-key", default="label", help="column of the labels, of two classes or more")
+    add("--delimiter", help="between columns. Default: a comma in .csv, a tab in .tsv")
+    add("--language-model", default="default", help="name of a shipped model, or a file")
+    poolings = ("auto", "last", "mean", "max")
+    add("--pooling", nargs="+", choices=poolings, default=["auto"], help="of states over the bytes")
+    add("--state", choices=("cell", "hidden"), default="cell", help="which state of the model")
+    add("--num-neurons", type=int, default=1, help="how many neurons are the few")
+    add("--no-test-eval", action="store_true", help="the test set has no labels")
+    add("--write-results", type=Path, metavar="PATH", help="csv or json, a row per test text")
+    add("--experiment-dir", type=Path, default=Path("experiments"), help="folder of all results")
+    add("--experiment-name", default="transfer", help="folder in that folder")
+    add("--cache", type=Path, metavar="DIR", help="folder that keeps features for the next run")
+    baselines = argparse.BooleanOptionalAction
+    add("--baselines", action=baselines, default=True, help="compare with majority and tf-idf")
+    add("--device", default="auto", help="a torch device")
+    add("--seed", type=int, default=0, help="of the order in which the solver visits features")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

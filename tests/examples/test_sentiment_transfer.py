@@ -1,0 +1,510 @@
+import importlib.util
+import json
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery.datasets import load_reviews
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "sentiment_transfer.py"
+GRID = [2.0**k for k in range(-8, 1)]
+MODELS = ["all_neurons", "masked_n_neurons", "n_neurons"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("sentiment_transfer", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """240, 80 and 80 of the reviews, in the columns that the script expects.
+
+    A tiny model knows nothing of sentiment. What it can tell, roughly, is whether words are long.
+    """
+    frame = load_reviews(as_frame=True).frame.rename(columns={"text": "sentence"})
+    frame = frame.sample(frac=1, random_state=0)
+    word_length = frame["sentence"].str.split().map(lambda words: np.mean([*map(len, words)]))
+    frame["label"] = (word_length > word_length.median()).astype(int)
+    frame["kind"] = pd.qcut(word_length, 3, labels=["long", "medium", "short"][::-1]).astype(str)
+    parts = frame[:240], frame[240:320], frame[320:]
+    return dict(zip(("train", "valid", "test"), parts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory, tables):
+    """The parts as csv files in a folder that is called reviews."""
+    folder = tmp_path_factory.mktemp("data") / "reviews"
+    folder.mkdir()
+    for part, table in tables.items():
+        table.to_csv(folder / f"{part}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory, tables):
+    path = tmp_path_factory.mktemp("model") / "tiny.v1.safetensors"
+    model = ByteMLSTMLanguageModel(
+        hidden_size=16,
+        embedding_size=8,
+        batch_size=8,
+        seq_length=32,
+        max_epochs=5,
+        max_steps=100,
+        learning_rate=0.05,
+        device="cpu",
+        random_state=0,
+    ).fit(tables["train"]["sentence"])
+    model.config_["pooling"] = "mean"
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def run(script, language_model, tmp_path, capsys, monkeypatch):
+    """Run the script with options; return the printed lines and the folder of the files.
+
+    Drawing takes the most time by far, and is left out where it is not the point.
+    """
+
+    def run(*arguments, folder="reviews/tiny.v1", draw=False):
+        if not draw:
+            monkeypatch.setattr(script, "draw_neurons", lambda *_: None)
+            monkeypatch.setattr(script, "draw_weights", lambda *_: None)
+        script.main(
+            [
+                f"--language-model={language_model}",
+                "--device=cpu",
+                f"--experiment-dir={tmp_path / 'experiments'}",
+                *map(str, arguments),
+            ]
+        )
+        return capsys.readouterr().out.splitlines(), tmp_path / "experiments/transfer" / folder
+
+    return run
+
+
+@pytest.fixture
+def files(reviews):
+    """Return the options that name the files of some parts."""
+    return lambda *parts: [f"--{part}={reviews / part}.csv" for part in parts]
+
+
+ALL = ("train", "valid", "test")
+
+
+def featurise(language_model, tables, pooling="auto"):
+    featurizer = MLSTMFeaturizer(language_model, pooling=pooling, device="cpu").fit()
+    return {part: featurizer.transform(table["sentence"]) for part, table in tables.items()}
+
+
+def best_fit(X, y, select="valid"):
+    """Return the first regression of those that are right most often on the part ``select``."""
+    best, most = None, -1
+    for C in GRID:
+        model = LogisticRegression(
+            C=C, l1_ratio=1, solver="liblinear", max_iter=1000, random_state=0
+        ).fit(X["train"], y["train"])
+        right = np.count_nonzero(model.predict(X[select]) == y[select])
+        if right > most:
+            best, most = model, right
+    return best
+
+
+def percent(right):
+    return f"{100 * np.mean(right):05.2f}"
+
+
+def accuracies(predict, X, y, parts=ALL):
+    return "/".join(percent(predict(X[part]) == y[part]) for part in parts)
+
+
+def labels(tables):
+    return {part: table["label"].to_numpy() for part, table in tables.items()}
+
+
+# ---- what is printed
+
+
+def test_lines_have_the_formats_of_v0(run, files):
+    lines, _ = run(*files(*ALL))
+    scores = r"\d\d\d?\.\d\d/\d\d\d?\.\d\d/\d\d\d?\.\d\d train/val/test accuracy w/ "
+    patterns = [
+        rf"{scores}all_neurons",
+        r"0[01]\.\d\d regularization coef w/ all_neurons",
+        r"000\d\d features used w/ all neurons all_neurons",
+        r"neuron\(s\) \d+, \d+, \d+, \d+, \d+ are top sentiment neurons \(mean\)",
+        rf"{scores}masked_n_neurons",
+        r"00001 features used w/ all neurons masked_n_neurons",
+        rf"{scores}n_neurons",
+        r"0[01]\.\d\d regularization coef w/ n_neurons",
+        r"00001 features used w/ all neurons n_neurons",
+        rf"{scores}majority_class",
+        rf"{scores}tfidf_1_2_grams",
+        r"\d\d\.\d\d regularization coef w/ tfidf_1_2_grams",
+        r"\d+\.\d\d seconds to featurise 400 texts, \d+\.\d texts/s",
+    ]
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), f"{line} is not {pattern}"
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_figures_are_those_of_an_independent_search(run, files, language_model, tables, k):
+    lines, folder = run(*files(*ALL), f"--num-neurons={k}", "--no-baselines")
+    X, y = featurise(language_model, tables), labels(tables)
+    full = best_fit(X, y)
+    weights = full.coef_[0]
+    ranking = sorted(range(16), key=lambda i: (-abs(weights[i]), i))
+    top = ranking[:k]
+    few_X = {part: features[:, top] for part, features in X.items()}
+    few = best_fit(few_X, y)
+
+    def masked(features):
+        return (features[:, top] @ weights[top] + full.intercept_[0] > 0).astype(int)
+
+    expected = {
+        "all_neurons": accuracies(full.predict, X, y),
+        "masked_n_neurons": accuracies(masked, X, y),
+        "n_neurons": accuracies(few.predict, few_X, y),
+    }
+    assert len(set(expected.values())) == 3  # else one could pass for another
+    assert lines[0] == f"{expected['all_neurons']} train/val/test accuracy w/ all_neurons"
+    assert lines[1] == f"{full.C:05.2f} regularization coef w/ all_neurons"
+    assert lines[2] == f"{np.count_nonzero(weights):05d} features used w/ all neurons all_neurons"
+    names = ", ".join(map(str, ranking[:5]))
+    assert lines[3] == f"neuron(s) {names} are top sentiment neurons (mean)"
+    assert lines[4] == f"{expected['masked_n_neurons']} train/val/test accuracy w/ masked_n_neurons"
+    assert lines[5] == f"{k:05d} features used w/ all neurons masked_n_neurons"
+    assert lines[6] == f"{expected['n_neurons']} train/val/test accuracy w/ n_neurons"
+    assert lines[7] == f"{few.C:05.2f} regularization coef w/ n_neurons"
+
+    for name, text in expected.items():
+        assert (folder / f"sentiment_accuracies/{name}.txt").read_text().strip() == text
+    positive = {
+        "all_neurons": expit(X["test"] @ weights + full.intercept_),
+        "masked_n_neurons": expit(X["test"][:, top] @ weights[top] + full.intercept_),
+        "n_neurons": expit(few_X["test"] @ few.coef_[0] + few.intercept_),
+    }
+    for name, expected_probability in positive.items():
+        saved = np.load(folder / f"test_probs/{name}.npy", allow_pickle=False)
+        assert saved.shape == (80, 2)
+        np.testing.assert_allclose(saved[:, 1], expected_probability, atol=1e-6)
+
+    saved = json.loads((folder / "sentiment/neurons.json").read_text())
+    assert (saved["classes"], saved["pooling"], saved["state"]) == ([0, 1], ["mean"], "cell")
+    assert saved["all_neurons"]["C"] == full.C
+    assert saved["n_neurons"]["C"] == few.C
+    assert saved["n_neurons"]["neurons"] == top
+    assert saved["top_features"] == ranking[:10]
+    np.testing.assert_allclose(saved["all_neurons"]["coefficients"], full.coef_)
+    np.testing.assert_allclose(saved["all_neurons"]["intercepts"], full.intercept_)
+    np.testing.assert_allclose(saved["n_neurons"]["coefficients"], few.coef_)
+
+
+def test_without_validation_set_the_training_set_chooses(run, files, language_model, tables):
+    lines, _ = run(*files("train", "test"), "--no-baselines")
+    X, y = featurise(language_model, tables), labels(tables)
+    full = best_fit(X, y, select="train")
+    shown = accuracies(full.predict, X, y, parts=("train", "train", "test"))
+    assert lines[0].startswith(shown)
+    assert lines[1].startswith(f"{full.C:05.2f}")
+    assert "featurise 320 texts" in lines[-1]  # the training set is read once
+
+
+def test_pooling_by_the_last_byte_goes_without_saying(run, files):
+    lines, _ = run(*files("train"), "--pooling=last", "--no-baselines")
+    assert re.fullmatch(r"neuron\(s\) [\d, ]+ are top sentiment neurons", lines[3])
+
+
+def test_features_of_several_poolings_say_which(run, files, language_model, tables):
+    lines, folder = run(
+        *files(*ALL), "--pooling", "last", "max", "--num-neurons=20", "--no-baselines"
+    )
+    X = featurise(language_model, tables, pooling=("last", "max"))
+    full = best_fit(X, labels(tables))
+    ranking = np.argsort(-np.abs(full.coef_[0]), kind="stable")[:20]
+    names = [f"{i % 16} ({'last' if i < 16 else 'max'})" for i in ranking]
+    expected = f"neuron(s) {', '.join(names)} are top sentiment neurons (last and max)"
+    assert lines[3] == expected
+    saved = json.loads((folder / "sentiment/neurons.json").read_text())["n_neurons"]
+    assert saved["features"] == ranking.tolist()
+    assert saved["neurons"] == (ranking % 16).tolist()
+
+
+def test_baselines(run, files, tables):
+    lines, _ = run(*files(*ALL))
+    y = labels(tables)
+    majority = int(y["train"].mean() > 0.5)
+    shown = "/".join(percent(y[part] == majority) for part in ALL)
+    assert f"{shown} train/val/test accuracy w/ majority_class" in lines
+    C = float(next(line for line in lines if line.endswith("coef w/ tfidf_1_2_grams")).split()[0])
+    assert np.log2(C) in range(7)
+
+
+def test_same_command_same_output(run, files, tmp_path):
+    options = [*files(*ALL), f"--cache={tmp_path / 'cache'}", "--no-baselines"]
+    first, folder = run(*options)
+    probabilities = (folder / "test_probs/all_neurons.npy").read_bytes()
+    again, _ = run(*options)
+    assert (tmp_path / "cache").is_dir()
+    assert first[:-1] == again[:-1]
+    assert probabilities == (folder / "test_probs/all_neurons.npy").read_bytes()
+
+
+# ---- the files
+
+
+def test_plots(run, files, language_model, tables, tmp_path):
+    stale = tmp_path / "experiments/transfer/reviews/tiny.v1/logit_vis/0_9999.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    _, folder = run(*files("train"), "--no-baselines", draw=True)
+    ranking = json.loads((folder / "sentiment/neurons.json").read_text())["top_features"]
+    expected = {f"{rank}_{neuron}.png" for rank, neuron in enumerate(ranking)}
+    assert len(expected) == 10
+    assert {path.name for path in stale.parent.glob("*.png")} == expected
+    for path in (folder / "sentiment/weight_vis.png", *stale.parent.glob("*.png")):
+        assert path.read_bytes().startswith(PNG)
+
+    values = pd.read_csv(stale.with_name("neuron_values.csv"))
+    assert list(values) == ["label", *(f"neuron {neuron}" for neuron in ranking)]
+    np.testing.assert_array_equal(values["label"], tables["train"]["label"])
+    features = featurise(language_model, {"train": tables["train"]})["train"]
+    np.testing.assert_allclose(values.iloc[:, 1:], features[:, ranking], rtol=1e-6)
+
+
+def test_plots_of_many_classes(script, tmp_path):
+    y = np.arange(90) % 9
+    values = np.random.default_rng(0).normal(size=(90, 1)) + y[:, None]
+    names = np.array(["4 (max)"])
+    script.draw_neurons(values, y, names, tmp_path)
+    model = LogisticRegression(max_iter=1000).fit(values, y)
+    script.draw_weights(model, np.array([0]), names, tmp_path)
+    drawn = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    assert drawn == {"logit_vis/0_4.png", "sentiment/weight_vis.png"}
+
+
+@pytest.mark.parametrize(("k", "also"), [(1, ["prob w/ 5 masked"]), (6, [])])
+def test_written_results(run, files, language_model, tables, tmp_path, k, also):
+    path = tmp_path / "results" / "test.csv"
+    _, folder = run(*files(*ALL), f"--num-neurons={k}", f"--write-results={path}", "--no-baselines")
+    table = pd.read_csv(path)
+    top = json.loads((folder / "sentiment/neurons.json").read_text())["top_features"][: max(5, k)]
+    neurons = [f"neuron {i}" for i in top]
+    columns = ["prob w/ all", f"prob w/ {k} masked", *also]
+    assert list(table) == ["label", *columns, *neurons, "sentence"]
+    assert table["sentence"].tolist() == tables["test"]["sentence"].tolist()
+    assert table["label"].tolist() == tables["test"]["label"].tolist()
+    for column, name in zip(columns[:2], MODELS[:2], strict=True):
+        np.testing.assert_allclose(table[column], np.load(folder / f"test_probs/{name}.npy")[:, 1])
+    X = featurise(language_model, {"test": tables["test"]})["test"]
+    np.testing.assert_allclose(table[neurons], X[:, top], rtol=1e-6)
+    if also:
+        saved = json.loads((folder / "sentiment/neurons.json").read_text())["all_neurons"]
+        coef = np.array(saved["coefficients"][0])[top]
+        masked = expit(X[:, top] @ coef + saved["intercepts"][0])
+        np.testing.assert_allclose(table["prob w/ 5 masked"], masked, atol=1e-6)
+
+
+def test_written_results_without_test_set_are_of_the_training_set(run, files, tables, tmp_path):
+    path = tmp_path / "train.json"
+    lines, folder = run(
+        *files("train", "valid"), "--num-neurons=5", f"--write-results={path}", "--no-baselines"
+    )
+    records = json.loads(path.read_text(encoding="utf-8"))
+    assert [each["sentence"] for each in records] == tables["train"]["sentence"].tolist()
+    assert "prob w/ 5 masked" in records[0]
+    _, valid, test = lines[0].split()[0].split("/")
+    assert valid == test
+    assert np.load(folder / "test_probs/all_neurons.npy").shape == (80, 2)  # of the validation set
+
+
+def test_test_set_without_labels(run, files, reviews, tables, tmp_path):
+    path = tmp_path / "unlabelled" / "test.jsonl"
+    path.parent.mkdir()
+    tables["test"][["sentence"]].to_json(path, orient="records", lines=True)
+    results = tmp_path / "out.csv"
+    lines, folder = run(
+        *files("train", "valid"),
+        f"--test={path}",
+        "--no-test-eval",
+        f"--write-results={results}",
+    )
+    labelled, _ = run(*files(*ALL))
+    for line, full in zip(lines[:-1], labelled[:-1], strict=True):
+        if "accuracy" in line:
+            train, valid, test = line.split()[0].split("/")
+            assert valid == test
+            assert full.startswith(f"{train}/{valid}/")
+        else:
+            assert line == full
+    table = pd.read_csv(results)
+    assert "label" not in table
+    assert table["sentence"].tolist() == tables["test"]["sentence"].tolist()
+    for name in MODELS:
+        assert np.load(folder / f"test_probs/{name}.npy").shape == (80, 2)
+
+
+# ---- what is read
+
+
+def test_three_classes(run, tables, language_model, tmp_path):
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for part, table in tables.items():
+        table = table[["sentence", "kind"]].rename(columns={"sentence": "review"})
+        table.to_csv(folder / f"{part}.tsv.gz", sep="\t", index=False)
+    path = tmp_path / "out.csv"
+    lines, out = run(
+        *(f"--{part}={folder / part}.tsv.gz" for part in ALL),
+        *("--text-key=review", "--label-key=kind", "--num-neurons=2", f"--write-results={path}"),
+        folder="three/tiny.v1",
+    )
+    saved = json.loads((out / "sentiment/neurons.json").read_text())
+    assert saved["classes"] == ["long", "medium", "short"]
+    coef, intercept = (
+        np.array(saved["all_neurons"][key]) for key in ("coefficients", "intercepts")
+    )
+    assert coef.shape == (3, 16)
+    ranking = np.argsort(-np.abs(coef).sum(axis=0), kind="stable")
+    assert saved["top_features"] == ranking[:10].tolist()
+
+    X = featurise(language_model, tables)
+    y = {part: table["kind"].to_numpy() for part, table in tables.items()}
+    for row, name in enumerate(saved["classes"]):  # each against the rest
+        one = LogisticRegression(
+            C=saved["all_neurons"]["C"],
+            l1_ratio=1,
+            solver="liblinear",
+            max_iter=1000,
+            random_state=0,
+        ).fit(X["train"], y["train"] == name)
+        np.testing.assert_allclose(one.coef_[0], coef[row], atol=1e-8)
+    kept = np.where(np.isin(np.arange(16), ranking[:2]), coef, 0)
+    for line, weights in ((0, coef), (4, kept)):
+
+        def predict(features, weights=weights):
+            return np.array(saved["classes"])[(features @ weights.T + intercept).argmax(axis=1)]
+
+        assert lines[line].startswith(accuracies(predict, X, y))
+    assert lines[0][:17] != lines[4][:17]
+
+    table = pd.read_csv(path)
+    assert {"prob w/ all long", "prob w/ 2 masked medium", "prob w/ 5 masked short"} <= set(table)
+    of_all = table[[f"prob w/ all {name}" for name in saved["classes"]]]
+    np.testing.assert_allclose(of_all.sum(axis=1), 1)
+    np.testing.assert_allclose(of_all, np.load(out / "test_probs/all_neurons.npy"))
+
+
+def test_without_training_set_it_is_sst2(run, script, tables, monkeypatch):
+    asked = []
+
+    def fetch_sst2(*, subset, as_frame):
+        asked.append(subset)
+        table = tables[subset.replace("validation", "valid")].reset_index(drop=True)
+        return SimpleNamespace(frame=table.rename(columns={"sentence": "text"}))
+
+    monkeypatch.setattr(script, "fetch_sst2", fetch_sst2)
+    lines, folder = run("--text-key=t", "--label-key=l", folder="sst2/tiny.v1")
+    assert asked == ["train", "validation", "test"]
+    assert "featurise 400 texts" in lines[-1]
+    assert (folder / "sentiment/neurons.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t.csv", "t.csv.bz2", "t.tsv", "t.tsv.xz", "list.json", "lines.json", "t.jsonl", "t.jsonl.gz"],
+)
+def test_file_formats(script, tmp_path, name):
+    expected = pd.DataFrame(
+        {"sentence": ['Fine, "so" to say.', "NA", "1957", "Café,\tclosed"], "label": [1, 0, 0, 1]}
+    )
+    path = tmp_path / name
+    if ".json" in name:
+        expected.to_json(path, orient="records", lines=not name.startswith("list"))
+    else:
+        expected.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
+    table = script.read_table(path, "sentence", "label", None)
+    pd.testing.assert_frame_equal(table, expected)
+
+
+def test_delimiter(script, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("sentence;label\nyes, yes;1\n")
+    assert script.read_table(path, "sentence", "label", ";").to_numpy().tolist() == [
+        ["yes, yes", 1]
+    ]
+
+
+# ---- what is refused
+
+CSV = "sentence,label\nGood.,1\nBad.,0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (CSV + "Hm.,\n", [], "--train: 1 of 3 rows have no 'label'"),
+        (CSV + "Hm.,NA\n", [], "--train: 1 of 3 rows have no 'label'"),
+        ("sentence\nGood.\n", [], "--train: no column 'label' among ['sentence']: --label-key?"),
+        (CSV, ["--text-key=review"], "--train: no column 'review' among ['sentence', 'label']"),
+        ("sentence,label\n", [], "--train: there are no rows"),
+        ("sentence,label\nGood.,1\nBad.,1\n", [], "two labels are needed, and every one is 1"),
+        ("sentence,label\nGood.,1.5\nBad.,0.2\n", [], "Unknown label type: continuous"),
+        (CSV, ["--num-neurons=0"], "--num-neurons: expected 1 to 16"),
+        (CSV, ["--num-neurons=17"], "--num-neurons: expected 1 to 16"),
+        (CSV, ["--write-results=out.txt"], "--write-results: expected .csv or .json, got out.txt"),
+        (CSV, ["--language-model=nowhere"], "No language model 'nowhere'"),
+        (CSV, ["--valid=nowhere.csv"], "nowhere.csv"),
+        (CSV, ["--valid=text.txt"], "text.txt: expected a file that ends in .csv"),
+        (CSV, ["--device=nonsense"], "nonsense"),
+    ],
+)
+def test_errors_come_before_the_work(run, tmp_path, capsys, monkeypatch, content, options, message):
+    monkeypatch.chdir(tmp_path)
+    Path("train.csv").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        run("--train=train.csv", *options)
+    assert message in capsys.readouterr().err
+    assert not Path("experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"sentence": "Good.", "label": 1}', '{"sentence": "Bad."}'], "See --no-test-eval"),
+        (['{"sentence": "Good."}'], "See --no-test-eval"),
+        (['{"sentence": null, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but nan"),
+        (['{"sentence": 5, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but 5"),
+        (['{"sentence": "Good.", "label": "1"}'], "--test: labels ['1'], but those of --train"),
+    ],
+)
+def test_errors_in_the_test_set(run, files, tmp_path, capsys, lines, message):
+    path = tmp_path / "test.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(SystemExit, match="2"):
+        run(*files("train"), f"--test={path}")
+    assert message in capsys.readouterr().err
+
+
+def test_help_of_the_script(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sentiment_transfer.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    text = capsys.readouterr().out
+    assert "python examples/sentiment_transfer.py" in text
+    for part in ("--train", "--no-test-eval", "--no-baselines", "(default: sentence)"):
+        assert part in text
+    assert "None" not in text

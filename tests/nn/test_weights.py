@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.weights import folded_weights, model_from_weights, weight_shapes
+
+every_cell = pytest.mark.parametrize("cell", ["mlstm", "lstm"])
+with_and_without_norm = pytest.mark.parametrize("weight_norm", [False, True])
+
+
+def make_model(architecture, weight_norm=False):
+    """A model with no parameter at its initial value, and its rows of other lengths than 1."""
+    model = ByteLanguageModel(architecture).initialise(torch.Generator().manual_seed(0))
+    if weight_norm:
+        model.normalise_weights()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def outputs(model):
+    symbols = torch.arange(40).view(10, 4)
+    top, states = model(symbols, model.zero_state(4, torch.float32))
+    return [model.head(top), *(tensor for state in states for tensor in state)]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@given(
+    hidden_size=st.integers(1, 5),
+    embedding_size=st.integers(1, 5),
+    n_layers=st.integers(1, 3),
+    cell=st.sampled_from(["mlstm", "lstm"]),
+    weight_norm=st.booleans(),
+)
+def test_shapes_are_those_of_the_folded_weights(
+    hidden_size, embedding_size, n_layers, cell, weight_norm
+):
+    architecture = Architecture(hidden_size, embedding_size, n_layers, cell)
+    weights = folded_weights(make_model(architecture, weight_norm))
+    shapes = {name: array.shape for name, array in weights.items()}
+    assert shapes == weight_shapes(architecture)
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+
+
+@every_cell
+@with_and_without_norm
+def test_a_model_of_folded_weights_computes_the_same(cell, weight_norm):
+    model = make_model(Architecture(6, 5, 2, cell), weight_norm)
+    weights = folded_weights(model)
+    copy = model_from_weights(weights, model.architecture)
+    torch.testing.assert_close(outputs(copy), outputs(model), rtol=1e-5, atol=1e-6)
+    for name, array in folded_weights(copy).items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+@every_cell
+@with_and_without_norm
+def test_training_on_leaves_the_folded_arrays_alone(cell, weight_norm):
+    model = make_model(Architecture(6, 5, 2, cell), weight_norm)
+    weights = folded_weights(model)
+    before = {name: array.copy() for name, array in weights.items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    sum(output.square().sum() for output in outputs(model)).backward()
+    optimizer.step()
+    for name, array in folded_weights(model).items():
+        np.testing.assert_array_equal(weights[name], before[name])
+        assert not np.array_equal(array, before[name])
+
+
+def test_a_model_shares_the_memory_of_its_weights():
+    architecture = Architecture(6, 5, 2)
+    weights = folded_weights(make_model(architecture))
+    tensors = model_from_weights(weights, architecture).state_dict()
+    for name, array in weights.items():
+        assert np.shares_memory(tensors[name].numpy(), array)
+
+
+@pytest.mark.parametrize("change", [{}, {"hidden_size": 7}, {"cell": "lstm"}, {"n_layers": 1}])
+def test_weights_of_another_architecture_are_refused(change):
+    asked = {"hidden_size": 6, "embedding_size": 5, "n_layers": 2, "cell": "mlstm"} | change
+    weights = folded_weights(make_model(Architecture(6, 5, 2)))
+    if not change:
+        del weights["head.bias"]
+    with pytest.raises(RuntimeError, match="Error"):
+        model_from_weights(weights, Architecture(**asked))

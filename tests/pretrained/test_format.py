@@ -1,0 +1,217 @@
+import json
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.weights import weight_shapes
+from skdiscovery.pretrained import format as model_format
+from skdiscovery.pretrained import read_model, write_model
+
+CONFIG = {
+    "hidden_size": 4,
+    "embedding_size": 3,
+    "n_layers": 2,
+    "cell": "mlstm",
+    "preprocessor": "review",
+    "n_steps": 7,
+    "n_bytes_seen": 900,
+    "pooling": ["mean", "max"],
+}
+
+
+def random_weights(config=CONFIG, seed=0):
+    random = np.random.default_rng(seed)
+    names = ("hidden_size", "embedding_size", "n_layers", "cell")
+    shapes = weight_shapes(Architecture(**{name: config[name] for name in names}))
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file that holds a model."""
+    path = tmp_path / "model.safetensors"
+    write_model(path, random_weights(), CONFIG)
+    return path
+
+
+def rewrite(path, *, arrays=None, metadata=None):
+    """Write a file as ``write_model`` would never do."""
+    if metadata is None:
+        metadata = {"skdiscovery": json.dumps({"format_version": 1, **CONFIG})}
+    safetensors.numpy.save_file(random_weights() if arrays is None else arrays, path, metadata)
+
+
+def assert_refused(path, message=None):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_model(path)
+    assert os.fspath(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["mlstm", "lstm"])
+def test_a_model_comes_back_as_it_was_written(tmp_path, cell):
+    config = CONFIG | {"cell": cell}
+    weights = random_weights(config)
+    write_model(tmp_path / "model", weights, config)
+
+    read, read_config = read_model(tmp_path / "model")
+
+    assert read.keys() == weights.keys()
+    for name, array in weights.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_array_equal(read[name], array)
+    assert {name: read_config[name] for name in config} == config
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_half_precision_keeps_three_digits_in_half_the_space(path):
+    half = path.with_name("half.safetensors")
+    weights = random_weights()
+    write_model(half, weights, CONFIG, dtype="float16")
+
+    read, _ = read_model(half)
+
+    assert half.stat().st_size < 0.6 * path.stat().st_size
+    for name, array in weights.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_allclose(read[name], array, rtol=1e-3, atol=1e-6)
+
+
+def test_arrays_in_any_memory_order_are_written_as_they_read(tmp_path):
+    weights = {name: np.asfortranarray(array) for name, array in random_weights().items()}
+    write_model(tmp_path / "model", weights, CONFIG)
+    for name, array in read_model(tmp_path / "model")[0].items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+def test_a_path_may_be_a_string(path):
+    assert read_model(os.fspath(path))[1] == read_model(path)[1]
+
+
+def test_the_file_has_the_permissions_of_any_new_file(path):
+    plain = path.with_name("plain")
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_reading_runs_no_code_and_warns_of_nothing(path):
+    assert b"pickle" not in path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_model(path)
+
+
+def test_a_configuration_that_is_not_json_is_refused_before_a_byte_is_written(path):
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        write_model(path, random_weights(), CONFIG | {"preprocessor": str.encode})
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "float33"])
+def test_only_the_two_floating_types_are_written(tmp_path, dtype):
+    with pytest.raises(ValueError, match=r"dtype.*float32.*float16"):
+        write_model(tmp_path / "model", random_weights(), CONFIG, dtype=dtype)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(path, monkeypatch, error):
+    def interrupted(arrays, filename, metadata):
+        Path(filename).write_bytes(b"half of it")
+        raise error
+
+    before = path.read_bytes()
+    monkeypatch.setattr(model_format, "save_file", interrupted)
+    with pytest.raises(error):
+        write_model(path, random_weights(seed=1), CONFIG)
+
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_write_replaces_the_old_file(path):
+    write_model(path, random_weights(seed=1), CONFIG)
+    np.testing.assert_array_equal(
+        read_model(path)[0]["embedding"], random_weights(seed=1)["embedding"]
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_a_file_that_is_cut_short_is_refused(path, share):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert_refused(path, "not a model of skdiscovery")
+
+
+@pytest.mark.parametrize(
+    "content", [b"Just a text, and no model.\n" * 9, b"\xff" * 100, b"\x80\x04K\x01."]
+)
+def test_a_file_of_another_kind_is_refused(path, content):
+    path.write_bytes(content)
+    assert_refused(path, "not a model of skdiscovery")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}])
+def test_a_safetensors_file_of_something_else_is_refused(path, metadata):
+    rewrite(path, arrays={"lm_head": np.zeros((2, 2), np.float32)}, metadata=metadata)
+    assert_refused(path, "something else")
+
+
+def test_a_safetensors_file_with_types_that_numpy_lacks_is_refused(path):
+    safetensors.torch.save_file({"lm_head": torch.zeros(2, dtype=torch.bfloat16)}, path)
+    assert_refused(path, "something else")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "not JSON",
+        "[]",
+        "{}",
+        json.dumps({"format_version": 1}),
+        json.dumps({"format_version": 1, **CONFIG, "hidden_size": "4"}),
+        json.dumps({"format_version": 1, **CONFIG, "n_layers": -1}),
+    ],
+)
+def test_a_header_without_a_whole_configuration_is_refused(path, header):
+    rewrite(path, metadata={"skdiscovery": header})
+    assert_refused(path)
+
+
+def test_an_unknown_cell_is_refused(path):
+    # An LSTM's arrays, so that only the name is wrong.
+    header = json.dumps({"format_version": 1, **CONFIG, "cell": "gru"})
+    arrays = random_weights(CONFIG | {"cell": "lstm"})
+    rewrite(path, arrays=arrays, metadata={"skdiscovery": header})
+    assert_refused(path, "gru")
+
+
+def test_a_file_of_a_later_format_is_refused(path):
+    rewrite(path, metadata={"skdiscovery": json.dumps({"format_version": 99, **CONFIG})})
+    assert_refused(path, r"format version 99.*reads 1.*upgrade")
+
+
+def test_a_missing_array_is_refused_by_its_name(path):
+    arrays = random_weights()
+    del arrays["layers.1.wmh"]
+    rewrite(path, arrays=arrays)
+    assert_refused(path, r"layers\.1\.wmh: expected \(4, 4\), got nothing")
+
+
+def test_an_array_of_another_shape_is_refused_by_its_name(path):
+    rewrite(path, arrays=random_weights() | {"head.bias": np.zeros(255, np.float32)})
+    assert_refused(path, r"head\.bias: expected \(256,\), got \(255,\)")
+
+
+def test_an_array_too_many_is_refused_by_its_name(path):
+    rewrite(path, arrays=random_weights() | {"layers.2.wx": np.zeros((2, 2), np.float32)})
+    assert_refused(path, r"layers\.2\.wx: expected nothing, got \(2, 2\)")

@@ -1,0 +1,775 @@
+import copy
+import math
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.utils.estimator_checks as checks
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
+from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.weights import weight_shapes
+from skdiscovery.pretrained import write_model
+from skdiscovery.training import Trainer
+
+TEXTS = ["What a lovely film!", "What a dull film.", "I loved it.", "Dull, dull, dull."] * 10
+UNSEEN = ["A lovely, lovely film.", "", "It was dull", "é <br /> x"]
+
+
+def small(**params):
+    """Return an unfitted model that trains in a moment."""
+    defaults = {
+        "hidden_size": 16,
+        "embedding_size": 8,
+        "batch_size": 8,
+        "seq_length": 24,
+        "max_epochs": 8,
+        "learning_rate": 0.03,
+        "device": "cpu",
+        "random_state": 0,
+    }
+    return ByteMLSTMLanguageModel(**defaults | params)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    """One layer of mLSTM; not to be changed."""
+    return small().fit(TEXTS)
+
+
+@pytest.fixture(scope="module", params=[("mlstm", 1), ("mlstm", 2), ("lstm", 2)], ids=str)
+def any_lm(request):
+    """A fitted model of each kind; not to be changed."""
+    cell, n_layers = request.param
+    return small(cell=cell, n_layers=n_layers, max_epochs=2).fit(TEXTS)
+
+
+def numpy_states(weights, document, n_layers):
+    """Return hidden and cell states of each layer after each byte, and the logits there."""
+    w = {name: array.astype(np.float64) for name, array in weights.items()}
+    hidden_size = w["head.weight"].shape[1]
+    h, c = np.zeros((n_layers, hidden_size)), np.zeros((n_layers, hidden_size))
+    hidden, cell, logits = [], [], []
+    for byte in document:
+        x, total = w["embedding"][byte], np.zeros(hidden_size)
+        for k in range(n_layers):
+            m = h[k]
+            if f"layers.{k}.wmh" in w:
+                m = (w[f"layers.{k}.wmx"] @ x) * (w[f"layers.{k}.wmh"] @ h[k])
+            z = w[f"layers.{k}.wx"] @ x + w[f"layers.{k}.wh"] @ m + w[f"layers.{k}.bias"]
+            i, f, o = np.split(1 / (1 + np.exp(-z[: 3 * hidden_size])), 3)
+            c[k] = f * c[k] + i * np.tanh(z[3 * hidden_size :])
+            h[k] = o * np.tanh(c[k])
+            x = total = total + h[k]
+        hidden.append(h.copy())
+        cell.append(c.copy())
+        logits.append(w["head.weight"] @ x + w["head.bias"])
+    return np.array(hidden), np.array(cell), np.array(logits)
+
+
+def numpy_log_likelihood(weights, document, n_layers):
+    _, _, logits = numpy_states(weights, document, n_layers)
+    logits, following = logits[:-1], list(document[1:])
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_p[np.arange(len(following)), following].sum()
+
+
+def assert_same_weights(model, other):
+    assert model.weights_.keys() == other.weights_.keys()
+    for name, array in model.weights_.items():
+        np.testing.assert_array_equal(array, other.weights_[name])
+
+
+def interrupt_at(monkeypatch, step):
+    """Press Ctrl-C at the beginning of a step."""
+    make_step, calls = Trainer._step, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return make_step(*arguments)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+
+
+# Training
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"cell": "lstm"},
+        {"n_layers": 2, "dropout": 0.2},
+        {"weight_norm": False},
+        {"cell": "lstm", "n_layers": 2, "weight_norm": False},
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "cell": "lstm", "n_layers": 2},
+        {"persist_state": "document"},
+        {"persist_state": "always"},
+        {"optimizer": "rmsprop", "schedule": "exponential", "lr_decay": 0.9},
+        {"schedule": "constant", "grad_clip": None},
+        {"preprocessor": None, "batch_size": 1, "max_epochs": 2},
+    ],
+    ids=str,
+)
+def test_training_lowers_the_bits_per_byte(params):
+    model = small(**params).fit(TEXTS)
+
+    bits = model.history_["bits_per_byte"]
+    assert bits.iloc[-1] < bits.iloc[0] - 0.5
+    assert -model.score(TEXTS) < 6
+    shapes = weight_shapes(Architecture(16, 8, model.n_layers, model.cell))
+    assert {name: array.shape for name, array in model.weights_.items()} == shapes
+    assert {array.dtype for array in model.weights_.values()} == {np.dtype(np.float32)}
+    assert all(np.isfinite(array).all() for array in model.weights_.values())
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        (text for text in TEXTS),
+        [text.encode() for text in TEXTS],
+        pd.Series(TEXTS, index=range(40, 0, -1)),
+        pd.DataFrame({"text": TEXTS}),
+        TextCorpus.from_documents(TEXTS),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_documents_of_any_kind_give_bitwise_the_same_weights(lm, X):
+    assert_same_weights(small().fit(X), lm)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n_layers": 2, "dropout": 0.3, "validation_fraction": 0.2},
+        {"precision": "bfloat16", "random_state": np.random.RandomState(5)},
+    ],
+)
+def test_a_seed_fixes_the_weights(params):
+    params = params | {"max_epochs": 1}
+    one, same = (small(**copy.deepcopy(params)).fit(TEXTS) for _ in range(2))
+    assert_same_weights(one, same)
+    assert not np.array_equal(
+        one.weights_["head.weight"],
+        small(**params | {"random_state": 8}).fit(TEXTS).weights_["head.weight"],
+    )
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_global_generators_are_left_alone(method):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    model = getattr(small(dropout=0.5, validation_fraction=0.2, max_epochs=1), method)(TEXTS)
+    model.score(TEXTS)
+    model.generate(n_bytes=3, random_state=0)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_measuring_the_loss_does_not_change_the_training(lm):
+    model = small(checkpoint_every=7).fit(TEXTS, X_val=UNSEEN)
+    assert_same_weights(model, lm)
+
+
+def test_the_history_agrees_with_itself_and_with_the_model(lm):
+    history = lm.history_
+    assert list(history) == [
+        *("step", "epoch", "bytes", "loss", "bits_per_byte"),
+        *("learning_rate", "grad_norm", "bytes_per_second"),
+    ]
+    np.testing.assert_allclose(history["bits_per_byte"], history["loss"] / math.log(2))
+    assert history["step"].is_monotonic_increasing
+    assert history["step"].iloc[-1] == lm.n_steps_ == lm.config_["n_steps"]
+    assert history["bytes"].iloc[-1] == lm.n_bytes_seen_ == lm.config_["n_bytes_seen"]
+    assert list(history["step"][:2]) == [10, 20]
+    assert history["epoch"].iloc[-1] == 8
+    n_bytes = sum(map(len, lm.preprocess(TEXTS)))
+    assert lm.n_bytes_seen_ == 8 * ((n_bytes - 1) // 8 * 8)
+    assert lm.validation_history_.empty
+
+
+def test_a_given_validation_set_is_measured_when_due_and_at_the_end():
+    model = small(max_steps=8, checkpoint_every=3).fit(TEXTS, X_val=UNSEEN)
+
+    history = model.validation_history_
+    assert list(history) == ["step", "epoch", "bytes", "loss", "bits_per_byte"]
+    assert list(history["step"]) == [3, 6, 8]
+    np.testing.assert_allclose(history["bits_per_byte"], history["loss"] / math.log(2))
+    assert history["bits_per_byte"].iloc[-1] == pytest.approx(-model.score(UNSEEN), rel=1e-5)
+
+
+def test_a_share_of_the_documents_is_held_out():
+    texts = [f"text {i:02}" for i in range(40)]
+    model = small(validation_fraction=0.25, batch_size=2, max_epochs=1, preprocessor=None)
+    model.fit(texts)
+
+    assert list(model.validation_history_["step"]) == [model.n_steps_]
+    assert model.n_bytes_seen_ == (30 * len(texts[0]) - 1) // 2 * 2
+
+
+@pytest.mark.parametrize("X_val", [[], [""]])
+def test_a_validation_set_without_anything_to_predict_is_refused_before_the_training(X_val):
+    model = small(preprocessor=None)
+    with pytest.raises(ValueError, match="no document has a byte after its first"):
+        model.fit(TEXTS, X_val=X_val)
+    assert not hasattr(model, "weights_")
+
+
+@pytest.mark.parametrize(
+    ("params", "n_steps"), [({"max_steps": 5}, 5), ({"max_epochs": 1, "max_steps": 10_000}, 4)]
+)
+def test_steps_or_epochs_end_the_training(params, n_steps):
+    assert small(**params).fit(TEXTS).n_steps_ == n_steps
+
+
+@pytest.mark.parametrize("step", [1, 4, 13])
+def test_an_interrupt_leaves_a_usable_model(monkeypatch, step):
+    interrupt_at(monkeypatch, step)
+    model = small(schedule="constant").fit(TEXTS)
+    monkeypatch.undo()
+
+    assert model.n_steps_ == step - 1
+    assert len(model.history_) == (step - 1) // 10
+    assert math.isfinite(model.score(TEXTS))
+    if step > 1:
+        assert_same_weights(model, small(schedule="constant", max_steps=step - 1).fit(TEXTS))
+
+
+def test_a_lost_training_keeps_the_last_good_weights():
+    model = small(learning_rate=1e300)
+    with pytest.raises(ValueError, match=r"loss became (nan|inf) at step \d+.*learning_rate"):
+        model.fit(TEXTS)
+
+    assert model.n_steps_ == 0
+    assert all(np.isfinite(array).all() for array in model.weights_.values())
+    assert math.isfinite(model.score(TEXTS))
+    assert len(model.generate("What", n_bytes=5)[0]) >= 4
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weights_that_the_last_update_spoiled_are_an_error(optimizer):
+    model = small(learning_rate=1e300, optimizer=optimizer, max_steps=1)
+    with pytest.raises(ValueError, match="learning_rate"):
+        model.fit(TEXTS)
+    assert all(np.isfinite(array).all() for array in model.weights_.values())
+
+
+# Going on
+
+
+def test_warm_start_goes_on_from_the_weights():
+    model = small(warm_start=True, max_epochs=2).fit(TEXTS)
+    n_steps, n_bytes, n_rows = model.n_steps_, model.n_bytes_seen_, len(model.history_)
+    bits = -model.score(TEXTS)
+
+    model.fit(TEXTS)
+
+    assert model.n_steps_ == 2 * n_steps
+    assert model.n_bytes_seen_ == 2 * n_bytes
+    assert len(model.history_) == 2 * n_rows
+    assert model.history_["step"].iloc[-1] == model.n_steps_
+    assert model.history_["bytes"].is_monotonic_increasing
+    assert -model.score(TEXTS) < bits
+
+
+def test_without_warm_start_fit_starts_anew(lm):
+    model = small(max_epochs=1).fit(TEXTS[:20])
+    assert_same_weights(model.set_params(max_epochs=8).fit(TEXTS), lm)
+    assert model.n_steps_ == lm.n_steps_
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_size": 8}, {"embedding_size": 4}, {"n_layers": 2}, {"cell": "lstm"}],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_does_not_go_on_with_another_architecture(method, change):
+    model = small(warm_start=True, max_epochs=1)
+    getattr(model, method)(TEXTS)
+    weights, config = model.weights_, model.config_
+    with pytest.raises(ValueError, match="cannot go on"):
+        getattr(model.set_params(**change), method)(TEXTS)
+    assert joblib.hash(model.weights_) == joblib.hash(weights)
+    assert model.config_ == config
+
+
+def test_training_goes_on_from_a_file(lm, tmp_path):
+    lm.save_pretrained(tmp_path / "model")
+    model = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "model", device="cpu")
+    model.set_params(warm_start=True, batch_size=8, seq_length=24, random_state=1).fit(TEXTS)
+    assert model.n_steps_ > lm.n_steps_
+    assert model.n_bytes_seen_ > lm.n_bytes_seen_
+    assert model.score(TEXTS) > lm.score(TEXTS)
+
+
+def test_partial_fit_again_and_again_improves():
+    model, bits = small(), []
+    for _ in range(3):
+        bits.append(-model.partial_fit(TEXTS).score(TEXTS))
+    assert bits[0] > bits[1] > bits[2]
+    assert model.n_steps_ == 12
+    assert set(model.history_["learning_rate"]) == {0.03}
+
+
+def test_partial_fit_carries_the_optimizer_on():
+    carried, forgetful = small().partial_fit(TEXTS), small().partial_fit(TEXTS)
+    forgetful = pickle.loads(pickle.dumps(forgetful))
+    carried.partial_fit(TEXTS)
+    forgetful.partial_fit(TEXTS)
+    assert not np.array_equal(carried.weights_["head.weight"], forgetful.weights_["head.weight"])
+
+
+@pytest.mark.parametrize("look_at", [pickle.dumps, copy.deepcopy, joblib.hash])
+def test_a_copy_does_not_change_how_the_original_goes_on(look_at):
+    looked_at, left_alone = small().partial_fit(TEXTS), small().partial_fit(TEXTS)
+    look_at(looked_at)
+    assert_same_weights(looked_at.partial_fit(TEXTS), left_alone.partial_fit(TEXTS))
+
+
+def test_partial_fit_recovers_from_a_lost_training():
+    model = small().partial_fit(TEXTS)
+    before = model.score(TEXTS)
+    with pytest.raises(ValueError, match="learning_rate"):
+        model.set_params(learning_rate=1e300).partial_fit(TEXTS)
+    assert model.set_params(learning_rate=0.03).partial_fit(TEXTS).score(TEXTS) > before
+
+
+# What a fitted model says
+
+
+def test_likelihood_is_that_of_a_plain_loop(any_lm):
+    documents = any_lm.preprocess(UNSEEN)
+    expected = [
+        numpy_log_likelihood(any_lm.weights_, document, any_lm.n_layers) for document in documents
+    ]
+
+    actual = any_lm.score_samples(UNSEEN)
+
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    n_predicted = sum(len(document) - 1 for document in documents)
+    assert any_lm.score(UNSEEN) == pytest.approx(sum(expected) / n_predicted / math.log(2))
+    assert any_lm.score(UNSEEN) == pytest.approx(
+        actual.sum() / n_predicted / math.log(2), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("state", ["hidden", "cell"])
+def test_activations_are_those_of_a_plain_loop(any_lm, state):
+    n_layers = any_lm.n_layers
+    for layer in range(-n_layers, n_layers):
+        traces = any_lm.activations(UNSEEN, state=state, layer=layer)
+        some = any_lm.activations(iter(UNSEEN), state=state, layer=layer, neurons=[5, 0, 5])
+        for document, trace, part in zip(any_lm.preprocess(UNSEEN), traces, some, strict=True):
+            hidden, cell, _ = numpy_states(any_lm.weights_, document, n_layers)
+            expected = (hidden if state == "hidden" else cell)[:, layer]
+            assert trace.dtype == part.dtype == np.float32
+            assert trace.shape == (len(document), 16)
+            np.testing.assert_allclose(trace, expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_array_equal(part, trace[:, [5, 0, 5]])
+
+
+def toy(path, n_layers):
+    """Return a model whose weights are a sine, as published with its values for these texts."""
+    k = {"embedding": 0, "head.weight": 6, "head.bias": 7}
+    for layer in range(n_layers):
+        for first, name in enumerate(("wx", "wh", "bias", "wmx", "wmh"), 1):
+            k[f"layers.{layer}.{name}"] = first + 10 * layer
+    weights = {
+        name: (0.5 * np.sin(0.7 * np.arange(math.prod(shape)) + k[name])).reshape(shape)
+        for name, shape in weight_shapes(Architecture(4, 3, n_layers)).items()
+    }
+    config = {"hidden_size": 4, "embedding_size": 3, "n_layers": n_layers, "cell": "mlstm"}
+    config |= {"preprocessor": "review", "n_steps": 0, "n_bytes_seen": 0}
+    write_model(path, weights, config)
+    return ByteMLSTMLanguageModel.from_pretrained(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "nats", "cell", "hidden"),
+    [
+        (
+            1,
+            5.69090876,
+            [-0.37429519, -0.13830014, 0.23334929, 0.32918005],
+            [-0.22723986, -0.05543223, 0.11154165, 0.14345181],
+        ),
+        (
+            2,
+            5.6719895,
+            [0.25920777, -0.0651011, -0.27919361, -0.54559885],
+            [0.10746335, -0.03878132, -0.15721996, -0.31840988],
+        ),
+    ],
+)
+def test_a_toy_model_gives_sentiment_discoverys_values(tmp_path, n_layers, nats, cell, hidden):
+    model = toy(tmp_path / "toy", n_layers)
+    texts = ["Great movie!"]
+    assert -model.score(texts) * math.log(2) == pytest.approx(nats, rel=1e-6)
+    np.testing.assert_allclose(model.activations(texts)[0][-1], cell, atol=1e-6)
+    np.testing.assert_allclose(model.activations(texts, state="hidden")[0][-1], hidden, atol=1e-6)
+
+
+def test_precision_changes_little(lm):
+    for precision, tolerance in [("float64", 1e-5), ("bfloat16", 0.02)]:
+        other = copy.deepcopy(lm).set_params(precision=precision)
+        assert other.score(TEXTS) == pytest.approx(lm.score(TEXTS), rel=tolerance)
+
+
+def test_a_document_without_a_second_byte_has_likelihood_one():
+    model = small(preprocessor=None, max_steps=1).fit(TEXTS)
+    likelihoods = model.score_samples(["", "a", "ab"])
+    assert list(likelihoods[:2]) == [0, 0]
+    assert likelihoods[2] < 0
+    assert [len(trace) for trace in model.activations(["", "a", "ab"])] == [0, 1, 2]
+    with pytest.raises(ValueError, match="nothing to score"):
+        model.score(["", "a"])
+
+
+def test_a_corpus_is_scored_as_it_is():
+    # A preprocessor that shows whether it was applied a second time.
+    model = small(preprocessor=lambda text: f"<{text}>".encode(), max_steps=2).fit(TEXTS)
+    corpus = TextCorpus.from_documents(TEXTS, preprocessor=model.preprocessor)
+    assert model.score(corpus) == model.score(TEXTS)
+
+
+def test_no_document_gives_no_result(lm):
+    assert lm.score_samples([]).shape == (0,)
+    assert lm.activations([]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"neurons": [16]}, "Neuron 16 is out of range: .* 0 to 15"),
+        ({"neurons": [-1]}, "Neuron -1 is out of range"),
+        ({"neurons": [0.5]}, "whole numbers"),
+        ({"layer": 1}, "Layer 1 is out of range"),
+        ({"layer": -2}, "Layer -2 is out of range"),
+        ({"state": "gate"}, "'gate': expected 'cell' or 'hidden'"),
+    ],
+)
+def test_a_neuron_layer_or_state_that_is_not_there_is_refused(lm, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lm.activations(UNSEEN, **arguments)
+
+
+# Writing
+
+
+def test_texts_begin_with_the_prompt_and_are_as_many_as_asked_for(lm):
+    texts = lm.generate("What a", n_bytes=30, n_samples=3, random_state=0)
+    assert len(texts) == len(set(texts)) == 3
+    assert all(text.startswith("What a") for text in texts)
+
+
+def test_a_seed_fixes_the_text(lm):
+    texts = [lm.generate("What", n_samples=2, random_state=seed) for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_at_temperature_zero_the_likeliest_byte_is_written(lm):
+    greedy = lm.generate("What", n_bytes=20, temperature=0, random_state=0)
+    assert greedy == lm.generate("What", n_bytes=20, temperature=0, random_state=1)
+    assert greedy == lm.generate("What", n_bytes=20, top_k=1, random_state=2)
+    written = b"\n What"
+    for _ in range(20):
+        _, _, logits = numpy_states(lm.weights_, written, 1)
+        written += bytes([logits[-1].argmax()])
+    assert greedy == [written.decode("utf-8", "replace").removeprefix("\n ")]
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-39, 1e-300])
+def test_a_tiny_temperature_is_close_to_zero(lm, temperature):
+    cold = lm.generate("What", n_bytes=10, temperature=temperature, random_state=0)
+    assert cold == lm.generate("What", n_bytes=10, temperature=0)
+
+
+def test_bytes_are_drawn_with_the_probabilities_of_the_model(lm):
+    n_samples = 4000
+    texts = lm.generate("What a", n_bytes=1, n_samples=n_samples, temperature=0.7, random_state=0)
+    _, _, logits = numpy_states(lm.weights_, b"\n What a", 1)
+    probabilities = np.exp(logits[-1] / 0.7) / np.exp(logits[-1] / 0.7).sum()
+    likeliest = np.argsort(probabilities[:128])[-3:]
+    for byte in likeliest:
+        p = probabilities[byte]
+        share = np.mean([text.endswith(chr(byte)) for text in texts])
+        assert share == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n_samples))
+
+
+def test_top_k_draws_among_the_likeliest(lm):
+    texts = lm.generate("What a", n_bytes=1, n_samples=300, temperature=5, top_k=2, random_state=0)
+    _, _, logits = numpy_states(lm.weights_, b"\n What a", 1)
+    assert {ord(text[-1]) for text in texts} == set(np.argsort(logits[-1])[-2:])
+
+
+@pytest.mark.parametrize("preprocessor", ["review", "openai", "nvidia", None, str.encode])
+@pytest.mark.parametrize("prompt", ["This movie is", ""])
+def test_no_byte_more_gives_the_prompt(lm, preprocessor, prompt):
+    model = copy.copy(lm).set_params(preprocessor=preprocessor)
+    assert model.generate(prompt, n_bytes=0, n_samples=2) == [prompt] * 2
+
+
+@pytest.mark.parametrize("state", ["hidden", "cell"])
+def test_a_neuron_that_is_held_changes_the_text(any_lm, state):
+    arguments = {"n_bytes": 40, "n_samples": 2, "random_state": 0, "overwrite_state": state}
+    free = any_lm.generate("What", **arguments)
+    held = any_lm.generate("What", overwrite={3: 30.0, 5: -30.0}, **arguments)
+    assert held != free
+    assert any_lm.generate("What", overwrite={}, **arguments) == free
+
+
+@pytest.mark.parametrize("state", ["hidden", "cell"])
+def test_a_held_neuron_acts_as_in_a_plain_loop(lm, state):
+    _, cell, _ = numpy_states(lm.weights_, b"\n What", 1)
+    hidden, _, _ = numpy_states(lm.weights_, b"\n What", 1)
+    h, value = hidden[-1, 0].copy(), 9.0
+    output_gate = h[3] / np.tanh(cell[-1, 0, 3])
+    h[3] = value if state == "hidden" else output_gate * np.tanh(value)
+    logits = lm.weights_["head.weight"] @ h + lm.weights_["head.bias"]
+
+    (text,) = lm.generate(
+        "What", n_bytes=1, temperature=0, overwrite={3: value}, overwrite_state=state
+    )
+
+    assert text == (b"What" + bytes([logits.argmax()])).decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"overwrite": {16: 1.0}},
+        {"overwrite": {-1: 1.0}},
+        {"overwrite": {"a": 1.0}},
+        {"overwrite_state": "gate"},
+        {"n_bytes": -1},
+        {"n_samples": 0},
+        {"temperature": -0.1},
+        {"temperature": math.nan},
+        {"top_k": 0},
+        {"top_k": 257},
+        {"prompt": None},
+        {"prompt": ["a list"]},
+    ],
+    ids=str,
+)
+def test_a_bad_request_for_text_is_refused(lm, arguments):
+    with pytest.raises(ValueError, match=r"out of range|whole numbers|must be"):
+        lm.generate(**arguments)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.score(TEXTS),
+        lambda model: model.score_samples(TEXTS),
+        lambda model: model.activations(TEXTS),
+        lambda model: model.generate(),
+        lambda model: model.save_pretrained("no-such-folder/model"),
+    ],
+)
+def test_an_unfitted_model_says_so(call):
+    with pytest.raises(NotFittedError):
+        call(small())
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"backend": "cpp"}, "'cpp' is not available"),
+        ({"backend": "cuda"}, "'cuda' is not available"),
+        ({"device": "no-device"}, "'no-device' is not available"),
+        pytest.param(
+            {"device": "cuda"},
+            "'cuda' is not available",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_what_is_not_available_is_refused(lm, params, message):
+    for call in (small(**params).fit, small(**params).partial_fit):
+        with pytest.raises(ValueError, match=message):
+            call(TEXTS)
+    with pytest.raises(ValueError, match=message):
+        copy.copy(lm).set_params(**params).score(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        ("a text", ValueError, "string object received"),
+        (["a", None], ValueError, "index 1 is missing"),
+        (["a", 2], TypeError, "index 1 is of type int"),
+        (5, TypeError, "Expected an iterable"),
+        ([], ValueError, "0 bytes in 0 documents"),
+        (["short"], ValueError, "8 bytes in 1 documents, but batch_size=8 and seq_length=24"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_bad_documents_are_refused_before_the_training(method, X, error, message):
+    model = small()
+    with pytest.raises(error, match=message):
+        getattr(model, method)(X)
+    assert not hasattr(model, "weights_")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *({"hidden_size": 0}, {"dropout": 1.0}, {"cell": "gru"}, {"preprocessor": "none"}),
+        *({"learning_rate": 0}, {"grad_clip": 0}, {"optimizer": 1}, {"max_steps": 0}),
+        *({"validation_fraction": 1.0}, {"persist_state": 1}, {"lr_decay": 1.5}),
+    ],
+    ids=str,
+)
+def test_a_bad_parameter_is_refused_by_name(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+        small(**params).fit(TEXTS)
+
+
+def test_an_optimizer_may_be_named_in_any_case():
+    assert small(optimizer="SGD", max_steps=1).fit(TEXTS).n_steps_ == 1
+
+
+def test_an_unknown_optimizer_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"Unknown optimizer 'lbfgs': expected one of .*'adam'"):
+        small(optimizer="lbfgs").fit(TEXTS)
+
+
+# As an estimator
+
+
+def test_copies_score_the_same_and_hold_no_torch_object(lm, tmp_path):
+    joblib.dump(lm, tmp_path / "lm.joblib")
+    fed = small(max_steps=2).partial_fit(TEXTS)  # goes on within the process
+    copies = [
+        (lm, pickle.loads(pickle.dumps(lm))),
+        (lm, joblib.load(tmp_path / "lm.joblib")),
+        (lm, copy.deepcopy(lm)),
+        (fed, pickle.loads(pickle.dumps(fed))),
+        (fed, copy.deepcopy(fed)),
+    ]
+    for original, made in copies:
+        assert_same_weights(made, original)
+        assert made.score(UNSEEN) == original.score(UNSEEN)
+        pd.testing.assert_frame_equal(made.history_, original.history_)
+        assert b"torch" not in pickle.dumps(original)
+        assert {type(array) for array in made.weights_.values()} == {np.ndarray}
+
+
+def test_equal_fits_have_equal_hashes(lm):
+    same = small().fit(TEXTS)
+    for what in (lambda model: model.weights_, lambda model: model.config_):
+        assert joblib.hash(what(same)) == joblib.hash(what(lm))
+    assert joblib.hash(lm.weights_) != joblib.hash(small(random_state=1).fit(TEXTS).weights_)
+    # Only the time that the steps took differs.
+    same_but_time = same.history_.drop(columns="bytes_per_second")
+    pd.testing.assert_frame_equal(same_but_time, lm.history_.drop(columns="bytes_per_second"))
+    same.history_ = lm.history_
+    assert joblib.hash(same) == joblib.hash(lm)
+
+
+def test_use_does_not_change_the_hash(lm):
+    model = copy.deepcopy(lm)
+    before = joblib.hash(model)
+    model.score(UNSEEN)
+    model.activations(UNSEEN)
+    model.generate(n_bytes=2)
+    assert joblib.hash(model) == before
+
+
+def test_a_clone_is_unfitted_with_the_same_parameters(lm):
+    made = clone(lm)
+    assert made.get_params() == lm.get_params()
+    with pytest.raises(NotFittedError):
+        made.score(TEXTS)
+
+
+def test_fit_leaves_the_parameters_as_they_were(lm):
+    assert lm.get_params() == small().get_params()
+
+
+def test_the_tags_say_that_the_input_is_text(lm):
+    tags = lm.__sklearn_tags__()
+    assert tags.input_tags.string
+    assert not tags.input_tags.two_d_array
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.check_no_attributes_set_in_init,
+        checks.check_parameters_default_constructible,
+        checks.check_get_params_invariance,
+        checks.check_set_params,
+        checks.check_param_validation,
+        checks.check_do_not_raise_errors_in_init_or_set_params,
+        checks.check_estimator_cloneable,
+        checks.check_estimator_repr,
+        checks.check_estimator_tags_renamed,
+        checks.check_valid_tag_types,
+        checks.check_mixin_order,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learn_checks_that_need_no_texts(check):
+    check("ByteMLSTMLanguageModel", small())
+
+
+# Files
+
+
+def test_a_saved_model_comes_back(any_lm, tmp_path):
+    path = tmp_path / "model.safetensors"
+    any_lm.save_pretrained(path)
+
+    model = ByteMLSTMLanguageModel.from_pretrained(path, device="cpu")
+
+    assert_same_weights(model, any_lm)
+    assert {name: model.config_[name] for name in any_lm.config_} == any_lm.config_
+    for name in ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor"):
+        assert getattr(model, name) == getattr(any_lm, name)
+    assert (model.n_steps_, model.n_bytes_seen_) == (any_lm.n_steps_, any_lm.n_bytes_seen_)
+    assert model.score(UNSEEN) == any_lm.score(UNSEEN)
+    again = tmp_path / "again.safetensors"
+    model.save_pretrained(again)
+    assert_same_weights(ByteMLSTMLanguageModel.from_pretrained(again, device="cpu"), model)
+
+
+def test_a_model_saved_in_half_precision_scores_nearly_the_same(lm, tmp_path):
+    lm.save_pretrained(tmp_path / "half", dtype="float16")
+    model = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "half", device="cpu")
+    assert model.score(UNSEEN) == pytest.approx(lm.score(UNSEEN), rel=1e-3)
+
+
+def test_a_model_whose_sizes_are_numpy_numbers_is_saved(tmp_path):
+    model = small(hidden_size=np.int64(16), n_layers=np.int32(1), max_steps=1).fit(TEXTS)
+    model.save_pretrained(tmp_path / "model")
+    loaded = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "model", device="cpu")
+    assert_same_weights(loaded, model)
+
+
+def test_a_function_as_preprocessor_is_not_saved(lm, tmp_path):
+    model = small(preprocessor=str.encode, max_steps=1).fit(TEXTS)
+    with pytest.raises(ValueError, match="function as its preprocessor"):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'no-such-model': .* models that ship .* \["):
+        ByteMLSTMLanguageModel.from_pretrained("no-such-model")

@@ -1,0 +1,149 @@
+import os
+import subprocess
+import sys
+
+import joblib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from skdiscovery import (
+    ByteMLSTMLanguageModel,
+    MLSTMFeaturizer,
+    SentimentNeuronClassifier,
+    plot_heatmap,
+)
+from skdiscovery.inference import encoding
+
+NOUNS = ["film", "plot", "cast", "sound", "end", "start"]
+TEXTS = [f"A {word} {noun}." for noun in NOUNS for word in ("good", "bad")]
+LABELS = np.array(["pos", "neg"] * len(NOUNS))
+GRID = {"classifier__C": [0.25, 1.0, 4.0]}
+
+
+@pytest.fixture(scope="module")
+def lm():
+    model = ByteMLSTMLanguageModel(
+        16, embedding_size=8, batch_size=4, seq_length=16, max_steps=3, device="cpu", random_state=0
+    )
+    return model.fit(TEXTS)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The documents that were computed, in order."""
+    documents = []
+    features = encoding.features
+
+    def count(model, new, *args, **kwargs):
+        documents.extend(new)
+        return features(model, new, *args, **kwargs)
+
+    monkeypatch.setattr(encoding, "features", count)
+    return documents
+
+
+def make_pipeline(lm, **params):
+    featurizer = MLSTMFeaturizer(lm, pooling="mean", device="cpu", **params)
+    classifier = SentimentNeuronClassifier(10.0, random_state=0)
+    return Pipeline([("featurizer", featurizer), ("classifier", classifier)])
+
+
+@pytest.fixture(scope="module")
+def pipeline(lm):
+    return make_pipeline(lm).fit(TEXTS, LABELS)
+
+
+def test_a_search_reads_each_document_once(lm, tmp_path, encoded):
+    search = GridSearchCV(make_pipeline(lm, memory=str(tmp_path)), GRID, cv=3, error_score="raise")
+    search.fit([*TEXTS, TEXTS[0]], [*LABELS, LABELS[0]])
+    assert sorted(encoded) == sorted(lm.preprocess(TEXTS))
+    assert search.best_estimator_[0].language_model_ is lm
+
+    encoded.clear()
+    search.predict(TEXTS)
+    search.score(TEXTS[::-1], LABELS[::-1])
+    assert encoded == []
+    search.predict([*TEXTS, "Not seen yet."])
+    assert encoded == [b"\n Not seen yet. "]
+
+
+def test_memory_changes_no_score(lm, tmp_path):
+    plain, remembered = (
+        GridSearchCV(make_pipeline(lm, memory=memory), GRID, cv=3).fit(TEXTS, LABELS)
+        for memory in (None, tmp_path)
+    )
+    np.testing.assert_array_equal(
+        plain.cv_results_["mean_test_score"], remembered.cv_results_["mean_test_score"]
+    )
+    assert plain.best_params_ == remembered.best_params_
+
+
+def test_cross_validation(lm):
+    scores = cross_val_score(make_pipeline(lm), TEXTS, LABELS, cv=3, error_score="raise")
+    assert scores.shape == (3,)
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_predictions_are_labels_in_the_order_of_the_texts(pipeline):
+    predicted = pipeline.predict(TEXTS)
+    assert set(predicted) <= {"pos", "neg"}
+    np.testing.assert_array_equal(pipeline.predict(TEXTS[::-1]), predicted[::-1])
+    np.testing.assert_array_equal(predicted, [pipeline.predict([text])[0] for text in TEXTS])
+
+
+PREDICT_ELSEWHERE = """
+import sys, joblib
+pipeline = joblib.load(sys.argv[1])
+print(*pipeline.predict(sys.argv[2:]))
+"""
+
+
+def test_another_process_predicts_the_same(pipeline, tmp_path):
+    path = tmp_path / "pipeline.joblib"
+    joblib.dump(pipeline, path)
+    result = subprocess.run(
+        [sys.executable, "-c", PREDICT_ELSEWHERE, str(path), *TEXTS],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == pipeline.predict(TEXTS).tolist()
+
+
+@pytest.fixture
+def search(lm):
+    return GridSearchCV(make_pipeline(lm), GRID, cv=2).fit(TEXTS, LABELS)
+
+
+@pytest.fixture(autouse=True)
+def no_figures():
+    yield
+    plt.close("all")
+
+
+def assert_shows(display, lm, neuron, sign=1):
+    text = b"\n A good end. "
+    assert display.text_bytes == text
+    expected = sign * lm.activations(["A good end."], neurons=[neuron])[0][:, 0]
+    np.testing.assert_allclose(np.ravel(display.values), expected, atol=1e-6)
+    assert f"neuron {neuron}" in display.description
+
+
+def test_heat_map_of_a_pipeline_and_of_a_search(pipeline, search, lm):
+    for fitted, whole in ((pipeline, pipeline), (search, search.best_estimator_)):
+        featurizer, classifier = whole[0], whole[-1]
+        neuron = featurizer.feature_neurons_[classifier.neuron_indices_[0]]
+        display = plot_heatmap(fitted, "A good end.")
+        assert_shows(display, lm, neuron, classifier.neuron_sign_)
+
+
+def test_heat_map_of_a_featurizer_and_of_a_language_model(pipeline, lm):
+    for fitted in (pipeline, pipeline[0], lm):
+        assert_shows(plot_heatmap(fitted, "A good end.", neuron=5), lm, 5)
+    for fitted in (pipeline[0], lm):
+        with pytest.raises(ValueError, match="Which neuron to show"):
+            plot_heatmap(fitted, "A good end.")

@@ -1,0 +1,191 @@
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.training.loop import Trainer
+
+TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(90)]
+
+
+def small(folder=None, **params):
+    settings = {
+        "hidden_size": 12,
+        "embedding_size": 8,
+        "batch_size": 4,
+        "seq_length": 16,
+        "max_epochs": 2,
+        "learning_rate": 0.01,
+        "dropout": 0.1,
+        "validation_fraction": 0.1,
+        "checkpoint_dir": folder,
+        "checkpoint_every": 7,
+        "resume": folder is not None,
+        "random_state": 0,
+    }
+    return ByteMLSTMLanguageModel(**settings | params)
+
+
+class KilledError(Exception):
+    pass
+
+
+def fit_until(step, model, monkeypatch):
+    """Fit, but stop dead before the update after ``step``."""
+    update = Trainer._step
+
+    def stop(trainer, *arguments):
+        if trainer.n_steps == step:
+            raise KilledError
+        return update(trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stop)
+        with pytest.raises(KilledError):
+            model.fit(TEXTS)
+
+
+def assert_same_training(model, other):
+    assert all(
+        np.array_equal(model.weights_[name], other.weights_[name]) for name in model.weights_
+    )
+    timing = ["bytes_per_second"]
+    assert model.history_.drop(columns=timing).equals(other.history_.drop(columns=timing))
+    assert model.validation_history_.equals(other.validation_history_)
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"n_layers": 2, "weight_norm": False, "optimizer": "rmsprop"},
+        {"cell": "lstm", "optimizer": "sgd", "schedule": "exponential", "persist_state": "always"},
+    ],
+    ids=str,
+)
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(params, tmp_path, monkeypatch):
+    unbroken = small(**params).fit(TEXTS)
+    for step in (3, 20, 50, unbroken.n_steps_ - 1):
+        fit_until(step, small(tmp_path, **params), monkeypatch)
+    assert_same_training(small(tmp_path, **params).fit(TEXTS), unbroken)
+
+
+def test_writing_checkpoints_does_not_change_the_training(tmp_path):
+    assert_same_training(small(tmp_path).fit(TEXTS), small().fit(TEXTS))
+
+
+def test_a_run_without_a_seed_resumes_with_its_own(tmp_path, monkeypatch):
+    fit_until(40, small(tmp_path, random_state=None), monkeypatch)
+    held_out_before = small(tmp_path, random_state=None, max_steps=None).fit(TEXTS)
+    again = small(tmp_path, random_state=None).fit(TEXTS)
+    assert_same_training(again, held_out_before)
+
+
+def test_a_finished_run_is_not_trained_on(tmp_path):
+    finished = small(tmp_path).fit(TEXTS)
+    assert_same_training(small(tmp_path).fit(TEXTS), finished)
+
+
+def test_the_last_three_and_the_best_are_kept(tmp_path):
+    model = small(tmp_path).fit(TEXTS)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    steps = model.validation_history_.step.astype(int)
+    assert files == ["best.safetensors", *(f"step-{step:012d}.safetensors" for step in steps[-3:])]
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, monkeypatch, caplog):
+    fit_until(50, small(tmp_path), monkeypatch)
+    newest, before = sorted(tmp_path.glob("step-*"))[:-3:-1]
+    damage(newest)
+    before.write_bytes(before.read_bytes()[:-100])
+    with caplog.at_level(logging.WARNING, "skdiscovery"):
+        resumed = small(tmp_path).fit(TEXTS)
+    assert newest.name in caplog.text
+    assert before.name in caplog.text
+    assert_same_training(resumed, small().fit(TEXTS))
+
+
+def test_an_interrupted_write_leaves_the_checkpoints_before(tmp_path, monkeypatch):
+    def write_half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    fit_until(30, small(tmp_path), monkeypatch)
+    files = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("skdiscovery.training.checkpoint.save_file", write_half)
+        with pytest.raises(OSError, match="No space"):
+            small(tmp_path).fit(TEXTS)
+    assert sorted(tmp_path.iterdir()) == files
+    assert_same_training(small(tmp_path).fit(TEXTS), small().fit(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("change", "texts", "message"),
+    [
+        ({"learning_rate": 0.02}, TEXTS, "learning_rate was 0.01 and is 0.02"),
+        (
+            {"hidden_size": 13, "dropout": 0.2},
+            TEXTS,
+            "dropout was .*; hidden_size was 12 and is 13",
+        ),
+        ({}, TEXTS[1:], "corpus_hash was .* and is .*n_documents was 90 and is 89"),
+    ],
+)
+def test_another_run_is_refused_with_the_differences(change, texts, message, tmp_path, monkeypatch):
+    fit_until(10, small(tmp_path), monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        small(tmp_path, **change).fit(texts)
+
+
+def test_a_run_is_not_overwritten_by_another(tmp_path, monkeypatch):
+    fit_until(10, small(tmp_path), monkeypatch)
+    with pytest.raises(ValueError, match="resume=True, or give another folder"):
+        small(tmp_path, resume=False).fit(TEXTS)
+
+
+def test_resuming_needs_a_folder():
+    with pytest.raises(ValueError, match="checkpoint_dir"):
+        small(resume=True).fit(TEXTS)
+
+
+def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
+    """SIGKILL, after a checkpoint and in the middle of writing one."""
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from skdiscovery.training import checkpoint
+        sys.path.insert(0, {folder!r})
+        from test_checkpoint import TEXTS, small
+
+        save_file, n_left = checkpoint.save_file, int(sys.argv[2])
+
+        def save_or_die(tensors, path, metadata):
+            global n_left
+            n_left -= 1
+            if n_left == 0:
+                path.write_bytes(b"half a checkpoint")
+                os.kill(os.getpid(), signal.SIGKILL)
+            save_file(tensors, path, metadata)
+
+        checkpoint.save_file = save_or_die
+        small(sys.argv[1]).fit(TEXTS)
+        """
+    ).format(folder=os.path.dirname(__file__))
+    for n_checkpoints in ("1", "3"):
+        command = [sys.executable, "-c", script, str(tmp_path), n_checkpoints]
+        killed = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
