@@ -1,8 +1,7 @@
 """The byte language model as a scikit-learn estimator."""
 
-import math
+import copy
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from numbers import Integral, Real
@@ -12,29 +11,27 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skdiscovery.inference import encoding
-from skdiscovery.inference.loading import load_model
-from skdiscovery.inference.sampling import sample
+from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture, ByteLanguageModel
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_backend, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
 from skdiscovery.pretrained.shipped import find_model
-from skdiscovery.text import TextCorpus, encode_documents
-from skdiscovery.text.preprocessing import PREFIX, PREPROCESSORS, SUFFIX
+from skdiscovery.text import TextCorpus
+from skdiscovery.text.preprocessing import PREPROCESSORS
 from skdiscovery.training import Lanes, OptimizationOptions, Trainer
-from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.loop import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
+from skdiscovery.training.setup import hold_out, open_checkpoints
 
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 
 
-class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
+class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     r"""Language model of bytes: a multiplicative LSTM that predicts the next byte of a text.
 
     Trained on reviews, some of its neurons come to track sentiment, with no label seen [1]_ [2]_.
@@ -271,13 +268,18 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         """
         corpus = self._corpus(X)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        checkpoints, snapshot = self._open_checkpoints(corpus)
+        checkpoints, snapshot = open_checkpoints(
+            self.checkpoint_dir, self.resume, self.get_params(), corpus
+        )
         if checkpoints is not None and snapshot is not None:
             seed = checkpoints.seed
         elif checkpoints is not None:
             checkpoints.seed = seed
         random_state = np.random.RandomState(seed)
-        train, validation = self._split(corpus, X_val, random_state)
+        if X_val is None:
+            train, validation = hold_out(corpus, self.validation_fraction, random_state)
+        else:
+            train, validation = corpus, list(self._corpus(X_val))
         trainer = self._make_trainer(
             random_state, goes_on=self.warm_start and hasattr(self, "weights_")
         )
@@ -330,184 +332,6 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             self.__dict__.pop("_running_trainer", None)
             raise
         return self
-
-    def preprocess(self, X: Any) -> list[bytes]:
-        """Return the bytes that the model reads for each document.
-
-        Parameters
-        ----------
-        X : iterable of str or bytes, or Series
-            The documents.
-
-        Returns
-        -------
-        list of bytes
-        """
-        if isinstance(X, TextCorpus):  # preprocessed already
-            return list(X)
-        return encode_documents(X, self.preprocessor)
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-likelihood of each document.
-
-        Parameters
-        ----------
-        X : iterable of str or bytes, or Series
-            The documents.
-
-        Returns
-        -------
-        ndarray of shape (n_documents,), dtype float64
-            Natural logarithm of the probability of a document's bytes after the first, each given
-            those before it, from the zero state.
-        """
-        model, dtype = self._load()
-        return encoding.log_likelihoods(model, self.preprocess(X), dtype)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return minus the bits per byte over all documents: the higher, the better.
-
-        Parameters
-        ----------
-        X : iterable of str or bytes, or Series
-            The documents.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError
-            If no document has a byte after the first.
-        """
-        model, dtype = self._load()
-        return -_nats_per_byte(model, self.preprocess(X), dtype) / math.log(2)
-
-    def activations(
-        self,
-        X: Any,
-        *,
-        neurons: Sequence[int] | np.ndarray | None = None,
-        state: Literal["cell", "hidden"] = "cell",
-        layer: int = -1,
-    ) -> list[np.ndarray]:
-        """Return the values of neurons after each byte of each document.
-
-        Parameters
-        ----------
-        X : iterable of str or bytes, or Series
-            The documents.
-        neurons : sequence of int, default=None
-            Which neurons; None is all of them.
-        state : {"cell", "hidden"}, default="cell"
-            Which state.
-        layer : int, default=-1
-            Which layer; -1 is the last.
-
-        Returns
-        -------
-        list of ndarray of shape (n_bytes, n_neurons), dtype float32
-            A row per byte of the preprocessed document: see :meth:`preprocess`.
-
-        Raises
-        ------
-        ValueError
-            If a neuron or the layer is out of range.
-        """
-        model, dtype = self._load()
-        if state not in ("cell", "hidden"):
-            raise ValueError(f"Unknown state {state!r}: expected 'cell' or 'hidden'.")
-        return encoding.activations(
-            model,
-            self.preprocess(X),
-            dtype,
-            neurons=encoding.check_neurons(neurons, self.config_["hidden_size"]),
-            state=state,
-            layer=encoding.check_layer(layer, self.config_["n_layers"]),
-        )
-
-    @validate_params(
-        {
-            "prompt": [str],
-            "n_bytes": [Interval(Integral, 0, None, closed="left")],
-            "n_samples": [_POSITIVE_INT],
-            "temperature": [Interval(Real, 0, None, closed="left")],
-            "top_k": [Interval(Integral, 1, 256, closed="both"), None],
-            "overwrite": [Mapping, None],
-            "overwrite_state": [StrOptions({"hidden", "cell"})],
-            "random_state": ["random_state"],
-        },
-        prefer_skip_nested_validation=True,
-    )
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        n_bytes: int = 200,
-        n_samples: int = 1,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        overwrite: Mapping[int, float] | None = None,
-        overwrite_state: Literal["hidden", "cell"] = "hidden",
-        random_state: Any = None,
-    ) -> list[str]:
-        """Write texts that go on from a prompt.
-
-        Parameters
-        ----------
-        prompt : str, default=""
-            How the texts begin.
-        n_bytes : int, default=200
-            Number of bytes to write after the prompt.
-        n_samples : int, default=1
-            Number of texts.
-        temperature : float, default=1.0
-            Divides the logits: below 1 the likelier bytes gain; at 0 the likeliest is taken.
-        top_k : int, default=None
-            Draw among the ``top_k`` likeliest bytes only.
-        overwrite : dict of int to float, default=None
-            Neurons of the last layer and the value each is held at, from the first byte written.
-        overwrite_state : {"hidden", "cell"}, default="hidden"
-            Which state of these neurons is held.
-        random_state : int, RandomState instance or None, default=None
-            Seeds the draws.
-
-        Returns
-        -------
-        list of str
-            Each text begins with the prompt as preprocessed, without its frame. Bytes that are
-            not UTF-8 become the replacement character.
-
-        Raises
-        ------
-        ValueError
-            If a neuron is out of range.
-        """
-        model, dtype = self._load()
-        overwrite = overwrite or {}
-        encoding.check_neurons(list(overwrite) or None, self.config_["hidden_size"])
-        framed = isinstance(self.preprocessor, str)
-        document = self.preprocess([prompt])[0]
-        seed = int(check_random_state(random_state).randint(2**31))
-        written = sample(
-            model,
-            (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n",
-            dtype,
-            n_bytes=n_bytes,
-            n_samples=n_samples,
-            temperature=temperature,
-            top_k=top_k,
-            overwrite=overwrite,
-            overwrite_state=overwrite_state,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        if not document:  # it was primed with a newline, which is not the user's
-            written = [text[1:] for text in written]
-        texts = [text.decode("utf-8", errors="replace") for text in written]
-        return [text.removeprefix(PREFIX) for text in texts] if framed else texts
 
     def save_pretrained(
         self, path: str | os.PathLike, *, dtype: Literal["float32", "float16"] = "float32"
@@ -562,45 +386,6 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             return X
         return TextCorpus.from_documents(X, preprocessor=self.preprocessor)
 
-    def _split(
-        self, corpus: TextCorpus, X_val: Any, random_state: np.random.RandomState
-    ) -> tuple[TextCorpus, list[bytes] | None]:
-        """Return the corpus to train on, and the documents to validate on, if any."""
-        if X_val is not None:
-            return corpus, list(self._corpus(X_val))
-        if self.validation_fraction == 0:
-            return corpus, None
-        train, validation = train_test_split(
-            np.arange(len(corpus)), test_size=self.validation_fraction, random_state=random_state
-        )
-        return corpus[np.sort(train)], list(corpus[validation])
-
-    def _open_checkpoints(
-        self, corpus: TextCorpus
-    ) -> tuple[CheckpointFolder | None, Snapshot | None]:
-        """Return the folder to write to, and the checkpoint to go on from, if any."""
-        if self.checkpoint_dir is None:
-            if self.resume:
-                raise ValueError("resume=True needs the checkpoint_dir of the run to resume.")
-            return None, None
-        varying = (
-            "device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose",
-        )  # fmt: skip
-        run = {name: v for name, v in self.get_params().items() if name not in varying}
-        run = {n: v if isinstance(v, int | float | str | None) else repr(v) for n, v in run.items()}
-        checkpoints = CheckpointFolder(
-            self.checkpoint_dir,
-            {**run, "n_documents": len(corpus), "corpus_hash": corpus.fingerprint()},
-        )
-        if self.resume:
-            return checkpoints, checkpoints.latest()
-        if checkpoints.files():
-            raise ValueError(
-                f"checkpoint_dir={os.fspath(self.checkpoint_dir)!r} has the checkpoints of a run: "
-                "resume it with resume=True, or give another folder."
-            )
-        return checkpoints, None
-
     def _architecture(self) -> Architecture:
         return Architecture(
             int(self.hidden_size), int(self.embedding_size), int(self.n_layers), self.cell
@@ -623,19 +408,14 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         architecture = self._architecture()
         if goes_on:
             self._check_architecture()
-            weights = {name: array.copy() for name, array in self.weights_.items()}
-            model = model_from_weights(weights, architecture, self.dropout)
+            model = model_from_weights(copy.deepcopy(self.weights_), architecture, self.dropout)
         else:
             generator = torch.Generator().manual_seed(int(random_state.randint(2**31)))
             model = ByteLanguageModel(architecture, self.dropout).initialise(generator)
         if self.weight_norm:
             model.normalise_weights()
-        trainer = Trainer(
-            model.to(device, torch.promote_types(dtype, torch.float32)),
-            self._optimization(),
-            dtype,
-            random_state,
-        )
+        model = model.to(device, torch.promote_types(dtype, torch.float32))
+        trainer = Trainer(model, self._optimization(), dtype, random_state)
         if goes_on:
             trainer.n_steps, trainer.n_bytes = self.n_steps_, self.n_bytes_seen_
             trainer.history = _rows(self.history_)
@@ -661,8 +441,8 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
         lanes = Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)
         validate = None
         if validation is not None:
-            _n_predicted(validation)
-            validate = partial(_nats_per_byte, trainer.model, validation, trainer.dtype)
+            encoding.check_scorable(validation)
+            validate = partial(encoding.nats_per_byte, trainer.model, validation, trainer.dtype)
         try:
             trainer.run(
                 lanes,
@@ -694,16 +474,6 @@ class ByteMLSTMLanguageModel(DensityMixin, BaseEstimator):
             validation_history, columns=VALIDATION_HISTORY_COLUMNS
         )
 
-    def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:
-        check_is_fitted(self)
-        return load_model(
-            self.weights_,
-            architecture_of(self.config_),
-            self.device,
-            self.precision,
-            self.backend,
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only a running process has."""
         state = dict(super().__getstate__())  # a copy: sklearn hands out our own __dict__
@@ -721,18 +491,3 @@ def _rows(history: pd.DataFrame) -> list[Row]:
     return [
         {str(column): value for column, value in row.items()} for row in history.to_dict("records")
     ]
-
-
-def _nats_per_byte(
-    model: ByteLanguageModel, documents: Sequence[bytes], dtype: torch.dtype
-) -> float:
-    """Return the mean loss over all bytes after the first of each document."""
-    n_predicted = _n_predicted(documents)
-    return -float(encoding.log_likelihoods(model, documents, dtype).sum()) / n_predicted
-
-
-def _n_predicted(documents: Sequence[bytes]) -> int:
-    n_predicted = sum(max(0, len(document) - 1) for document in documents)
-    if n_predicted == 0:
-        raise ValueError("There is nothing to score: no document has a byte after its first.")
-    return n_predicted

@@ -102,6 +102,21 @@ def log_likelihoods(
     return result
 
 
+def nats_per_byte(
+    model: ByteLanguageModel, documents: Sequence[bytes], dtype: torch.dtype
+) -> float:
+    """Return the mean loss over all bytes after the first of each document."""
+    check_scorable(documents)
+    n_predicted = sum(max(0, len(document) - 1) for document in documents)
+    return -float(log_likelihoods(model, documents, dtype).sum()) / n_predicted
+
+
+def check_scorable(documents: Sequence[bytes]) -> None:
+    """Raise a ValueError if the documents have no byte to predict."""
+    if all(len(document) < 2 for document in documents):
+        raise ValueError("There is nothing to score: no document has a byte after its first.")
+
+
 def check_neurons(neurons: Any, hidden_size: int) -> np.ndarray:
     """Return the numbers of neurons as an array; None is all of them.
 

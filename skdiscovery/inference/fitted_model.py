@@ -1,0 +1,220 @@
+"""What a fitted language model can do: score texts, show its neurons, write."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils.validation import check_is_fitted
+
+from skdiscovery.inference import encoding
+from skdiscovery.inference.loading import load_model
+from skdiscovery.inference.sampling import sample
+from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.nn.weights import Weights
+from skdiscovery.pretrained.format import Config, architecture_of
+from skdiscovery.text import TextCorpus, encode_documents
+from skdiscovery.text.preprocessing import PREFIX, SUFFIX
+
+
+class FittedModelMixin:
+    """Methods of an estimator that has ``weights_`` and ``config_``."""
+
+    weights_: Weights
+    config_: Config
+    preprocessor: Any
+    device: str
+    precision: str
+    backend: str
+
+    def preprocess(self, X: Any) -> list[bytes]:
+        """Return the bytes that the model reads for each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+
+        Returns
+        -------
+        list of bytes
+        """
+        if isinstance(X, TextCorpus):  # preprocessed already
+            return list(X)
+        return encode_documents(X, self.preprocessor)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the log-likelihood of each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+
+        Returns
+        -------
+        ndarray of shape (n_documents,), dtype float64
+            Natural logarithm of the probability of a document's bytes after the first, each given
+            those before it, from the zero state.
+        """
+        model, dtype = self._load()
+        return encoding.log_likelihoods(model, self.preprocess(X), dtype)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the bits per byte over all documents: the higher, the better.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If no document has a byte after the first.
+        """
+        model, dtype = self._load()
+        return -encoding.nats_per_byte(model, self.preprocess(X), dtype) / math.log(2)
+
+    def activations(
+        self,
+        X: Any,
+        *,
+        neurons: Sequence[int] | np.ndarray | None = None,
+        state: Literal["cell", "hidden"] = "cell",
+        layer: int = -1,
+    ) -> list[np.ndarray]:
+        """Return the values of neurons after each byte of each document.
+
+        Parameters
+        ----------
+        X : iterable of str or bytes, or Series
+            The documents.
+        neurons : sequence of int, default=None
+            Which neurons; None is all of them.
+        state : {"cell", "hidden"}, default="cell"
+            Which state.
+        layer : int, default=-1
+            Which layer; -1 is the last.
+
+        Returns
+        -------
+        list of ndarray of shape (n_bytes, n_neurons), dtype float32
+            A row per byte of the preprocessed document: see :meth:`preprocess`.
+
+        Raises
+        ------
+        ValueError
+            If a neuron or the layer is out of range.
+        """
+        model, dtype = self._load()
+        if state not in ("cell", "hidden"):
+            raise ValueError(f"Unknown state {state!r}: expected 'cell' or 'hidden'.")
+        return encoding.activations(
+            model,
+            self.preprocess(X),
+            dtype,
+            neurons=encoding.check_neurons(neurons, self.config_["hidden_size"]),
+            state=state,
+            layer=encoding.check_layer(layer, self.config_["n_layers"]),
+        )
+
+    @validate_params(
+        {
+            "prompt": [str],
+            "n_bytes": [Interval(Integral, 0, None, closed="left")],
+            "n_samples": [Interval(Integral, 1, None, closed="left")],
+            "temperature": [Interval(Real, 0, None, closed="left")],
+            "top_k": [Interval(Integral, 1, 256, closed="both"), None],
+            "overwrite": [Mapping, None],
+            "overwrite_state": [StrOptions({"hidden", "cell"})],
+            "random_state": ["random_state"],
+        },
+        prefer_skip_nested_validation=True,
+    )
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        n_bytes: int = 200,
+        n_samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        overwrite: Mapping[int, float] | None = None,
+        overwrite_state: Literal["hidden", "cell"] = "hidden",
+        random_state: Any = None,
+    ) -> list[str]:
+        """Write texts that go on from a prompt.
+
+        Parameters
+        ----------
+        prompt : str, default=""
+            How the texts begin.
+        n_bytes : int, default=200
+            Number of bytes to write after the prompt.
+        n_samples : int, default=1
+            Number of texts.
+        temperature : float, default=1.0
+            Divides the logits: below 1 the likelier bytes gain; at 0 the likeliest is taken.
+        top_k : int, default=None
+            Draw among the ``top_k`` likeliest bytes only.
+        overwrite : dict of int to float, default=None
+            Neurons of the last layer and the value each is held at, from the first byte written.
+        overwrite_state : {"hidden", "cell"}, default="hidden"
+            Which state of these neurons is held.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws.
+
+        Returns
+        -------
+        list of str
+            Each text begins with the prompt as preprocessed, without its frame. Bytes that are
+            not UTF-8 become the replacement character.
+
+        Raises
+        ------
+        ValueError
+            If a neuron is out of range.
+        """
+        model, dtype = self._load()
+        overwrite = overwrite or {}
+        encoding.check_neurons(list(overwrite) or None, self.config_["hidden_size"])
+        framed = isinstance(self.preprocessor, str)
+        document = self.preprocess([prompt])[0]
+        seed = int(check_random_state(random_state).randint(2**31))
+        written = sample(
+            model,
+            (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n",
+            dtype,
+            n_bytes=n_bytes,
+            n_samples=n_samples,
+            temperature=temperature,
+            top_k=top_k,
+            overwrite=overwrite,
+            overwrite_state=overwrite_state,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        if not document:  # it was primed with a newline, which is not the user's
+            written = [text[1:] for text in written]
+        texts = [text.decode("utf-8", errors="replace") for text in written]
+        return [text.removeprefix(PREFIX) for text in texts] if framed else texts
+
+    def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:
+        check_is_fitted(self)
+        return load_model(
+            self.weights_,
+            architecture_of(self.config_),
+            self.device,
+            self.precision,
+            self.backend,
+        )
