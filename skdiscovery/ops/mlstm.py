@@ -49,7 +49,7 @@ def mlstm(
     gates : Tensor of shape (T, B, 4H)
         The activated gates i, f, o, u of each step. No gradient.
     """
-    h, c, gates, _ = _mlstm(x, mx, symbols, wh, wmh, h0, c0, keep)
+    h, c, gates, _ = torch.ops.skdiscovery.mlstm(x, mx, symbols, wh, wmh, h0, c0, keep)
     return h, c, gates
 
 
@@ -87,25 +87,33 @@ def mlstm_packed(
     h, c : Tensor of shape (N, H)
         Hidden and cell state after each step.
     """
-    h, c = _mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, h0, c0)
-    return h, c
+    return torch.ops.skdiscovery.mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, h0, c0)
 
 
-@torch.library.custom_op("skdiscovery::mlstm", mutates_args=())
-def _mlstm(
-    x: Tensor,
-    mx: Tensor | None,
-    symbols: Tensor | None,
-    wh: Tensor,
-    wmh: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-    keep: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return reference.forward(x, mx, symbols, wh, wmh, h0, c0, keep)
+_OPERANDS = "Tensor x, Tensor? mx, Tensor? symbols, Tensor wh, Tensor? wmh, Tensor h0, Tensor c0"
+
+torch.library.define(
+    "skdiscovery::mlstm",
+    f"({_OPERANDS}, Tensor? keep) -> (Tensor h, Tensor c, Tensor gates, Tensor mh)",
+)
+torch.library.define(
+    "skdiscovery::mlstm_backward",
+    f"(Tensor dh, Tensor dc, {_OPERANDS}, Tensor? keep, Tensor h, Tensor c, Tensor gates, "
+    "Tensor mh) -> (Tensor dx, Tensor dmx, Tensor dwh, Tensor dwmh, Tensor dh0, Tensor dc0)",
+)
+torch.library.define(
+    "skdiscovery::mlstm_packed",
+    "(Tensor x, Tensor? mx, Tensor? symbols, int[] batch_sizes, Tensor wh, Tensor? wmh, Tensor h0,"
+    " Tensor c0) -> (Tensor h, Tensor c)",
+)
+torch.library.impl("skdiscovery::mlstm", "default", reference.forward)
+torch.library.impl("skdiscovery::mlstm_backward", "default", reference.backward)
+torch.library.impl(
+    "skdiscovery::mlstm_packed", "default", torch.no_grad()(reference.packed_forward)
+)
 
 
-@_mlstm.register_fake
+@torch.library.register_fake("skdiscovery::mlstm")
 def _(
     x: Tensor,
     mx: Tensor | None,
@@ -122,27 +130,7 @@ def _(
     return h, c0.new_empty(h.shape), gates, h.new_empty(h.shape if wmh is not None else 0)
 
 
-@torch.library.custom_op("skdiscovery::mlstm_backward", mutates_args=())
-def _mlstm_backward(
-    dh: Tensor,
-    dc: Tensor,
-    x: Tensor,
-    mx: Tensor | None,
-    symbols: Tensor | None,
-    wh: Tensor,
-    wmh: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-    keep: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    gates: Tensor,
-    mh: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return reference.backward(dh, dc, x, mx, symbols, wh, wmh, h0, c0, keep, h, c, gates, mh)
-
-
-@_mlstm_backward.register_fake
+@torch.library.register_fake("skdiscovery::mlstm_backward")
 def _(
     dh: Tensor,
     dc: Tensor,
@@ -153,51 +141,15 @@ def _(
     wmh: Tensor | None,
     h0: Tensor,
     c0: Tensor,
-    keep: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    gates: Tensor,
-    mh: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dmx, dwmh = (mh.new_empty(mh.shape if w is None else w.shape) for w in (mx, wmh))
-    return (
-        x.new_empty(x.shape), dmx, wh.new_empty(wh.shape), dwmh,
-        torch.empty_like(h0), torch.empty_like(c0),
-    )  # fmt: skip
+    *saved: Tensor,
+) -> tuple[Tensor, ...]:
+    mh = saved[-1]
+    shapes = ((x, x), (mh, mh if mx is None else mx), (wh, wh), (mh, mh if wmh is None else wmh))
+    gradients = tuple(like.new_empty(shaped.shape) for like, shaped in shapes)
+    return (*gradients, torch.empty_like(h0), torch.empty_like(c0))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *_, gates, mh = output
-    ctx.mark_non_differentiable(gates, mh)
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _differentiate(ctx: Any, dh: Tensor, dc: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    dx, dmx, dwh, dwmh, dh0, dc0 = _mlstm_backward(dh, dc, *saved)
-    if saved[1] is None:  # the LSTM, without mx and wmh
-        return dx, None, None, dwh, None, dh0, dc0, None
-    return dx, dmx, None, dwh, dwmh, dh0, dc0, None
-
-
-_mlstm.register_autograd(_differentiate, setup_context=_setup_context)
-
-
-@torch.library.custom_op("skdiscovery::mlstm_packed", mutates_args=())
-def _mlstm_packed(
-    x: Tensor,
-    mx: Tensor | None,
-    symbols: Tensor | None,
-    batch_sizes: Sequence[int],
-    wh: Tensor,
-    wmh: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-) -> tuple[Tensor, Tensor]:
-    return reference.packed_forward(x, mx, symbols, batch_sizes, wh, wmh, h0, c0)
-
-
-@_mlstm_packed.register_fake
+@torch.library.register_fake("skdiscovery::mlstm_packed")
 def _(
     x: Tensor,
     mx: Tensor | None,
@@ -210,3 +162,20 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     n_rows, hidden = (x if symbols is None else symbols).shape[0], h0.shape[1]
     return h0.new_empty(n_rows, hidden), c0.new_empty(n_rows, hidden)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *_, gates, mh = output
+    ctx.mark_non_differentiable(gates, mh)
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _differentiate(ctx: Any, dh: Tensor, dc: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    dx, dmx, dwh, dwmh, dh0, dc0 = torch.ops.skdiscovery.mlstm_backward(dh, dc, *saved)
+    if saved[1] is None:  # the LSTM, without mx and wmh
+        return dx, None, None, dwh, None, dh0, dc0, None
+    return dx, dmx, None, dwh, dwmh, dh0, dc0, None
+
+
+torch.library.register_autograd("skdiscovery::mlstm", _differentiate, setup_context=_setup_context)
