@@ -1,17 +1,27 @@
-"""A corpus of bytes: every document of a collection, end to end, in one array."""
+"""A corpus of bytes: every document of a collection, end to end, in memory or on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from sklearn.utils import check_random_state
 
+from skdiscovery.text.building import PathLike, Recipe, build, load, remove_with
 from skdiscovery.text.documents import encode_documents
 from skdiscovery.text.preprocessing import Preprocessor
+from skdiscovery.text.readers import Reader
+from skdiscovery.text.splitting import Proportions, normalized_proportions, part_sizes
 
 
 class TextCorpus:
     r"""Documents as one array of bytes, with the offsets at which they start.
+
+    ``corpus[3]`` is a document as bytes; ``corpus[:10]`` and ``corpus[[3, 1]]`` are corpora that
+    share the bytes of this one. A corpus from a file is memory-mapped: it may be larger than
+    memory, and its pickle is the path of its folder, not its bytes.
 
     Parameters
     ----------
@@ -31,9 +41,11 @@ class TextCorpus:
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None = None):
-        self.data = data
-        self.offsets = offsets
-        self.labels = labels
+        self._data = data
+        self._offsets = offsets
+        self._labels = labels
+        self._chosen: np.ndarray | None = None  # the documents of a part; None: all of them
+        self._folder: Path | None = None  # where all this lies on disk; None: in memory
 
     @classmethod
     def from_documents(
@@ -68,24 +80,190 @@ class TextCorpus:
         encoded = encode_documents(docs, preprocessor)
         if labels is not None and len(labels) != len(encoded):
             raise ValueError(f"Got {len(labels)} labels for {len(encoded)} documents.")
-        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(document) for document in encoded], out=offsets[1:])
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        offsets = _end_to_end([len(document) for document in encoded])
         return cls(data, offsets, None if labels is None else np.asarray(labels))
 
-    def fingerprint(self) -> str:
-        """Return a hash of all documents, as a string of hexadecimal digits."""
-        digest = sha256(self.offsets.tobytes())
-        digest.update(self.data.data)
-        return digest.hexdigest()
+    @classmethod
+    def from_file(
+        cls,
+        path_or_paths: PathLike | Iterable[PathLike],
+        *,
+        text_key: str = "sentence",
+        label_key: str | None = None,
+        format: str = "auto",
+        delimiter: str = ",",
+        preprocessor: str | Preprocessor | None = "review",
+        encoding: str = "utf-8",
+        decode_error: str = "strict",
+        errors: str = "raise",
+        drop_unlabeled: bool = False,
+        binarize_labels: bool = False,
+        cache_dir: PathLike | None = None,
+    ) -> "TextCorpus":
+        r"""Open the documents of one file or several as a corpus on disk.
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+        The first call reads the files, once and piece by piece; later ones open what it left in
+        ``cache_dir``, unless a file or an option changed. Folders there may be removed any time.
+
+        Parameters
+        ----------
+        path_or_paths : str, path-like, or iterable of these
+            The files, each of its own format and plain or compressed (.gz, .bz2, .xz). Their
+            documents follow each other in this order.
+        text_key : str, default="sentence"
+            The column (CSV, TSV) or the key (JSON) of the text. An empty text is a text.
+        label_key : str, default=None
+            The column or key of the label; None for a corpus without labels.
+        format : {"auto", "csv", "tsv", "json", "jsonl", "txt"}, default="auto"
+            "auto" goes by the extension. "csv" and "tsv" have a header; "tsv" is "csv" with tabs.
+            "json" is a list of objects, or an object per line; "jsonl" is the latter. "txt" is a
+            document per line, empty lines too.
+        delimiter : str, default=","
+            What separates the columns of CSV files.
+        preprocessor : {"review", "openai", "nvidia"}, callable or None, default="review"
+            How a text becomes bytes. With a function the corpus is not kept: it is built in a
+            temporary folder that goes with it.
+        encoding : str, default="utf-8"
+            The encoding of the files.
+        decode_error : {"strict", "ignore", "replace"}, default="strict"
+            What to do with bytes that ``encoding`` does not allow; "strict" is an error.
+        errors : {"raise", "skip"}, default="raise"
+            What to do with a record without a text: a line that is not JSON, an object without
+            the key, a null, a row of another number of columns. "skip" goes on and logs how many.
+        drop_unlabeled : bool, default=False
+            Whether to leave out the documents whose label is missing.
+        binarize_labels : bool, default=False
+            Whether labels become 1 above the middle of their range, else 0. Missing ones stay
+            missing, and labels that are all the same stay as they are.
+        cache_dir : str or path-like, default=None
+            Where corpora are kept, by default the folder ``skdiscovery/corpora`` in
+            :func:`sklearn.datasets.get_data_home`.
+
+        Returns
+        -------
+        TextCorpus
+            Its ``labels`` are numbers if all read as numbers, else strings; missing ones (no key,
+            null, an empty cell, "NA", "NaN") are -1 or "".
+
+        Raises
+        ------
+        ValueError
+            If an option is not allowed, or a file is not as the options say; the message names
+            the file and the line, and what was found instead.
+        OSError
+            If a file cannot be read or changes meanwhile, or the corpus cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from skdiscovery import TextCorpus
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "reviews.csv"
+        ...     _ = path.write_text('sentence,stars\nGreat!,5\nAwful.,1\n"So, so.",\n')
+        ...     corpus = TextCorpus.from_file(path, label_key="stars", cache_dir=folder)
+        >>> corpus[2], corpus.labels
+        (b'\n So, so. ', array([ 5,  1, -1]))
+        """
+        reader = Reader(text_key, label_key, format, delimiter, encoding, decode_error, errors)
+        recipe = Recipe.of(path_or_paths, reader, preprocessor, drop_unlabeled, binarize_labels)
+        folder = build(recipe, cache_dir)
+        corpus = cls._open(folder)
+        if not recipe.can_be_kept:
+            remove_with(corpus._data, folder)
+        return corpus
+
+    @classmethod
+    def _open(cls, folder: Path, chosen: np.ndarray | None = None) -> "TextCorpus":
+        corpus = cls(*load(folder))
+        corpus._folder, corpus._chosen = folder, chosen
+        return corpus
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """A label per document; None if there are none."""
+        if self._labels is None or self._chosen is None:
+            return self._labels
+        return self._labels[self._chosen]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each document starts when all follow each other end to end, and the end."""
+        if self._chosen is None:
+            return self._offsets
+        return _end_to_end(self._offsets[self._chosen + 1] - self._offsets[self._chosen])
 
     @property
     def n_bytes(self) -> int:
         """Number of bytes of all documents together."""
         return int(self.offsets[-1])
+
+    def split(
+        self,
+        proportions: Proportions = (1000, 1, 1),
+        random_state: int | np.random.RandomState | None = None,
+    ) -> list["TextCorpus"]:
+        """Split the documents at random, for example for training, validation and test.
+
+        Parameters
+        ----------
+        proportions : tuple of float, float or str, default=(1000, 1, 1)
+            The parts' shares, which need not add up to 1; a string has "," or "/" between them.
+            If they add up to less than 1, the remainder is one more part: ``".8,.1"`` has three.
+        random_state : int, RandomState instance or None, default=None
+            Decides which document goes where.
+
+        Returns
+        -------
+        list of TextCorpus
+            One for each share, with each document in one of them, in the old order. A part is
+            empty if and only if its share is 0.
+
+        Raises
+        ------
+        ValueError
+            If the proportions are not numbers, or are more than the documents.
+
+        Examples
+        --------
+        >>> from skdiscovery import TextCorpus
+        >>> corpus = TextCorpus.from_documents(map(str, range(10)))
+        >>> [len(part) for part in corpus.split((8, 1, 1), random_state=0)]
+        [8, 1, 1]
+        """
+        sizes = part_sizes(len(self), normalized_proportions(proportions))
+        order = check_random_state(random_state).permutation(len(self))
+        # Sorted, so that each part is read from front to back.
+        return [self[np.sort(chosen)] for chosen in np.split(order, np.cumsum(sizes)[:-1])]
+
+    def shards(self, n: int) -> list["TextCorpus"]:
+        """Cut the corpus into ``n`` of consecutive documents.
+
+        Returns
+        -------
+        list of TextCorpus
+            Their numbers of documents differ by one at most.
+
+        Raises
+        ------
+        ValueError
+            If ``n`` is less than 1, or more than the documents.
+        """
+        if not 1 <= n <= len(self):
+            raise ValueError(f"{len(self)} documents cannot be cut into {n} shards.")
+        edges = [len(self) * i // n for i in range(n + 1)]
+        return [self[start:stop] for start, stop in pairwise(edges)]
+
+    def fingerprint(self) -> str:
+        """Return a hash of all documents, as a string of hexadecimal digits."""
+        digest = sha256(self.offsets.tobytes())
+        for document in self:
+            digest.update(document)
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1 if self._chosen is None else len(self._chosen)
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
@@ -93,12 +271,28 @@ class TextCorpus:
     def __getitem__(self, index: slice | np.ndarray) -> "TextCorpus": ...
     def __getitem__(self, index: Any) -> "bytes | TextCorpus":
         """Return one document as bytes, or several (a slice, an array) as a corpus."""
-        chosen = np.arange(len(self))[index]
-        if chosen.ndim == 0:
-            return self.data[self.offsets[chosen] : self.offsets[chosen + 1]].tobytes()
-        corpus = TextCorpus.from_documents((self[int(i)] for i in chosen), preprocessor=None)
-        corpus.labels = None if self.labels is None else self.labels[chosen]
-        return corpus
+        if isinstance(index, slice) or np.ndim(index) > 0:
+            everything = np.arange(len(self)) if self._chosen is None else self._chosen
+            part = TextCorpus(self._data, self._offsets, self._labels)
+            part._folder, part._chosen = self._folder, everything[index]
+            return part
+        i = range(len(self))[index]
+        if self._chosen is not None:
+            i = self._chosen[i]
+        return self._data[self._offsets[i] : self._offsets[i + 1]].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[i] for i in range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path of what is on disk; of what is in memory, no more than is needed."""
+        if self._folder is not None:
+            return TextCorpus._open, (self._folder, self._chosen)
+        if self._chosen is not None:
+            return TextCorpus.from_documents(self, self.labels, preprocessor=None).__reduce__()
+        return TextCorpus, (self._data, self._offsets, self._labels)
+
+
+def _end_to_end(lengths: Any) -> np.ndarray:
+    """Return where documents of these lengths start end to end, and the end."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

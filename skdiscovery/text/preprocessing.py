@@ -26,6 +26,7 @@ _TAG = re.compile(
     """,
     re.VERBOSE,
 )
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 # sentiment-discovery's pattern: whatever stands between "<" and the next ">" of the same line.
 _ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<[^>\n]*+(>?)")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{4301,}+;?")
@@ -36,8 +37,7 @@ def review(text: str) -> bytes:
     """Turn a review into plain ASCII: no markup, no entities, single blanks; idempotent."""
     for _ in range(MAX_DEPTH):
         cleaned = _TAG.sub(" ", _unescape(text)) if "&" in text or "<" in text else text
-        if not cleaned.isascii():
-            cleaned = unidecode(_without_lone_surrogates(cleaned))
+        cleaned = _NOT_ASCII.sub(_transliterate, cleaned)
         # An entity may hide an entity ("&amp;lt;"), and transliteration may write one or a tag.
         if cleaned == text:
             return _frame(_collapse_whitespace(text))
@@ -111,6 +111,10 @@ def _collapse_whitespace(text: str) -> str:
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="replace")
+
+
+def _transliterate(match: re.Match[str]) -> str:
+    return unidecode(_without_lone_surrogates(match[0]))
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -1,0 +1,246 @@
+import bz2
+import csv
+import gzip
+import io
+import json
+import logging
+import lzma
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skdiscovery.text import json_list
+from skdiscovery.text.readers import FORMATS, Reader
+
+DOCUMENTS = [('Great, "really"!', 1), ("", 0), ("NA", None), ("Über\n2 lines", 5)]
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+def as_json(documents, label_key="label"):
+    return [{"sentence": text, label_key: label, "other": [1]} for text, label in documents]
+
+
+def as_csv(documents, delimiter=","):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow(["other", "sentence", "label"])
+    writer.writerows(["x", text, label] for text, label in documents)
+    return out.getvalue()
+
+
+def as_lines(documents):
+    return "".join(json.dumps(record) + "\n" for record in as_json(documents))
+
+
+WRITERS = {
+    "csv": as_csv,
+    "tsv": lambda documents: as_csv(documents, "\t"),
+    "json": lambda documents: json.dumps(as_json(documents), indent=1),
+    "loose.json": as_lines,
+    "jsonl": as_lines,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def read(*paths, **options):
+    return list(Reader(**options).read(paths))
+
+
+def normal(label):
+    """A label as its text: CSV knows no other."""
+    return None if label in (None, "") else str(label)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_read_plain_and_compressed(write, name, compression):
+    content = WRITERS[name](DOCUMENTS).encode()
+    path = write(f"reviews.{name}{compression}", COMPRESSIONS[compression](content))
+
+    found = read(path, label_key="label")
+
+    assert [text for text, _ in found] == [text for text, _ in DOCUMENTS]
+    assert [normal(label) for _, label in found] == [normal(label) for _, label in DOCUMENTS]
+    assert read(path) == [(text, None) for text, _ in DOCUMENTS]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_plain_text_is_a_document_per_line(write, compression):
+    path = write(f"a.txt{compression}", COMPRESSIONS[compression]("one\n\nNA\r\nthré".encode()))
+    assert read(path) == [("one", None), ("", None), ("NA", None), ("thré", None)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_named_format_wins_over_the_extension(write, format):
+    content = "one\n" if format == "txt" else WRITERS[format]([("one", 1)])
+    assert read(write("reviews.data", content), format=format) == [("one", None)]
+
+
+def test_documents_of_several_files_follow_each_other(write):
+    paths = [
+        write("b.txt", "1\n2\n"),
+        write("a.csv", "sentence\n3\n"),
+        write("c.json", '["", {"sentence": "4"}]'),
+    ]
+    assert [text for text, _ in read(*paths, errors="skip")] == ["1", "2", "3", "4"]
+
+
+def test_a_byte_order_mark_is_no_text(write):
+    for path in (
+        write("a.csv", "\ufeffsentence\none\n"),
+        write("a.json", '\ufeff[{"sentence": "one"}]'),
+        write("a.txt", "\ufeffone"),
+    ):
+        assert read(path) == [("one", None)]
+
+
+def test_options_say_how_to_read(write):
+    path = write("a.csv", "Text;Stars\nçà;5\n".encode("latin-1"))
+    options = {"text_key": "Text", "label_key": "Stars", "delimiter": ";", "encoding": "latin-1"}
+    assert read(path, **options) == [("çà", "5")]
+    assert read(write("u.txt", "日本\nb".encode("utf-16")), encoding="utf-16")[0][0] == "日本"
+
+
+@pytest.mark.parametrize(
+    ("decode_error", "expected"), [("ignore", "ab"), ("replace", "a\N{REPLACEMENT CHARACTER}b")]
+)
+def test_undecodable_bytes_may_be_ignored_or_replaced(write, decode_error, expected):
+    path = write("a.txt", b"a\xffb")
+    assert read(path, decode_error=decode_error) == [(expected, None)]
+
+
+def test_undecodable_bytes_are_refused_by_place(write):
+    n = 2**19
+    path = write("a.txt", "é\n".encode() * n + b"abc\xff\n")
+    with pytest.raises(ValueError, match=rf"a.txt is not utf-8.*byte {3 * n + 3}, line {n + 1}\."):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "where"), [(b"\xef\xbb\xbfab\xff", "byte 5, line 1"), (b"abc\xc3", "its end")]
+)
+def test_a_mark_before_and_a_cut_at_the_end_are_seen(write, content, where):
+    with pytest.raises(ValueError, match=rf"a\.txt is not utf-8.* at {where}\."):
+        read(write("a.txt", content))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_very_long_text_is_read(write, name):
+    text = "long " * 200_000
+    assert read(write(name, WRITERS[name[2:]]([(text, 1)]))) == [(text, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\nx,1\n", r"a\.csv has no column 'sentence', found 'text', 'label'"),
+        ("a.csv", "sentence\nx\n", r"a\.csv has no column 'label', found 'sentence'"),
+        ("a.csv", "", r"a\.csv has no column 'sentence', found none"),
+        ("a.csv", '"sentence', r"a\.csv, line 1: not CSV"),
+        ("a.csv", 'sentence,label\n"x\ny",1\nx,1,2\n', r"a\.csv, line 4: 3 fields.* has 2"),
+        ("a.csv", 'sentence,label\nx,1\n"x,2\ny,3\n', r"a\.csv, line 3: not CSV"),
+        ("a.json", '[{"sentence": "x"}]', r"a\.json has no key 'label', found 'sentence'"),
+        ("a.json", '\n[{"text": "x"}]', r"a\.json, line 2: no key 'sentence', found 'text'"),
+        ("a.jsonl", '\n{"text": "x"}', r"a\.jsonl, line 2: no key 'sentence', found 'text'"),
+        ("a.jsonl", '{"sentence": null}', r"a\.jsonl, line 1: the text 'sentence' is missing"),
+        ("a.jsonl", '{"sentence": NaN}', r"line 1: the text 'sentence' is of type float"),
+        ("a.jsonl", '{"sentence": "x", "label": []}', r"line 1: the label 'label' is of type list"),
+        ("a.jsonl", '{"label": 1, "sentence": ""}\noops\n', r"a\.jsonl, line 2: not JSON"),
+        ("a.jsonl", "[1]", r"line 1: expected an object with the key 'sentence', got list"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: not JSON"),
+        ("a.json", '[{"sentence": "x", "label": 1},\n\n oops]', r"a\.json, line 3: .* not JSON"),
+        ("a.json", '[{"sentence": "x", "label": 1}\n', r"line 2: .*, got the end of the file"),
+        ("a.json", '[{"sentence": "x"}\n{}]', r"line 2: not JSON: expected ',' or '\]', got '{'"),
+        ("a.json", '[{"sentence": "x"},\n]', r"a\.json, line 2: .* not JSON"),
+        ("a.json", '[{"sentence": "x"}]\n]', r"a\.json, line 2: .*after the end"),
+        ("a.json", '[12', r"a\.json, line 1: .* not JSON: it is not closed"),
+        ("a.json", "[]", r"no document in .*a\.json"),
+        ("a.txt", "x", r"a\.txt is plain text: it has no labels"),
+        ("a.xml", "x", r"format of .*a\.xml cannot be told"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], r"a\.jsonl\.gz is damaged or not complete"),
+        ("a.jsonl.gz", b"{}", r"a\.jsonl\.gz is damaged"),
+        ("a.jsonl.bz2", b"{}", r"a\.jsonl\.bz2 is damaged"),
+        ("a.jsonl.xz", b"{}", r"a\.jsonl\.xz is damaged"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_by_place(write, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        read(write(name, content), label_key="label")
+
+
+def test_bad_records_are_skipped_and_counted_once(write, caplog):
+    good = '{"sentence": "x"}\n'
+    bad = 'oops\n{"text": "x"}\n{"sentence": null}\n'
+    paths = [write("a.jsonl", good + bad + good), write("b.csv", "sentence\n1\n1,2\n")]
+
+    with caplog.at_level(logging.WARNING, logger="skdiscovery"):
+        found = read(*paths, errors="skip")
+
+    assert [text for text, _ in found] == ["x", "x", "1"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Skipped 4 of 7 records. The first: ")
+    assert "a.jsonl, line 2: not JSON" in record.getMessage()
+
+
+def test_skipping_everything_is_an_error(write):
+    with pytest.raises(ValueError, match=r"no document in .*no key 'txt', found 'sentence'"):
+        read(write("a.jsonl", '{"sentence": "x"}\n'), text_key="txt", errors="skip")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "xml"}, "format='xml': expected one of"),
+        ({"decode_error": "no"}, "decode_error='no': expected one of"),
+        ({"errors": "no"}, "errors='no': expected one of"),
+        ({"delimiter": "::"}, "delimiter='::': expected a string of one character"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Reader(**options)
+
+
+def test_an_unknown_encoding_is_refused():
+    with pytest.raises(LookupError, match="unknown encoding: utf-9"):
+        Reader(encoding="utf-9")
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 1000])
+def test_a_json_list_is_the_same_whatever_the_buffer(monkeypatch, block):
+    monkeypatch.setattr(json_list, "BLOCK", block)
+    values = [123456, 'a,b]\\"', {"k": [1, {"x": "😀"}]}, [], None, True, -1.5e10, "é"]
+
+    for indent in (None, 3):
+        text = json.dumps(values, indent=indent)
+        items = list(json_list.JSONList(io.StringIO(text)))
+        assert [item for _, item in items] == values
+    lines = text.splitlines()
+    assert all(lines[line - 1].strip()[0] == json.dumps(item)[0] for line, item in items)
+
+
+def test_a_damaged_json_list_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(json_list, "BLOCK", 10)
+    monkeypatch.setattr(json_list, "LONGEST_RECORD", 100)
+    file = io.StringIO('[1, {"x": oops' + " " * 10_000)
+    with pytest.raises(json_list.NotJSONListError, match="line 1"):
+        list(json_list.JSONList(file))
+    assert file.tell() < 1000
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.sampled_from(list(WRITERS)))
+def test_any_text_comes_back(tmp_path_factory, texts, name):
+    path = tmp_path_factory.mktemp("any") / f"a.{name}"
+    path.write_bytes(WRITERS[name]([(text, 1) for text in texts]).encode())
+    assert [text for text, _ in read(path)] == texts
