@@ -82,6 +82,9 @@ class RecurrentLayer(nn.Module):
     def _operands(
         self, inputs: Tensor, symbols: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor | None]:
+        if symbols is not None and symbols.numel() < len(inputs):
+            # Fewer steps than the table has rows: look up first, then project.
+            inputs, symbols = nn.functional.embedding(symbols, inputs), None
         x = nn.functional.linear(inputs, self.wx, self.gate_bias())
         mx, wmh = self.multiplicative(inputs)
         if mx is not None and wmh is not None:
