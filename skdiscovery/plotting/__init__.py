@@ -1,6 +1,6 @@
 """Pictures of what a language model's neurons do."""
 
-from .heatmap import plot_heatmap
-from .heatmap_display import HeatmapDisplay
+from skdiscovery.plotting.heatmap import plot_heatmap
+from skdiscovery.plotting.heatmap_display import HeatmapDisplay
 
 __all__ = ["HeatmapDisplay", "plot_heatmap"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cells import UNDRAWABLE, Cell, value_grid
-from .colours import COLOUR_MAP, cell_colours, ink_colours
+from skdiscovery.plotting.cells import UNDRAWABLE, Cell, value_grid
+from skdiscovery.plotting.colours import COLOUR_MAP, cell_colours, ink_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .heatmap_display import HeatmapDisplay
+from skdiscovery.plotting.heatmap_display import HeatmapDisplay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.utils._param_validation import Interval, validate_params
 
-from .cells import text_cells
-from .drawing import draw_heatmap
-from .html import heatmap_html
-from .neuron_values import neuron_values
+from skdiscovery.plotting.cells import text_cells
+from skdiscovery.plotting.drawing import draw_heatmap
+from skdiscovery.plotting.html import heatmap_html
+from skdiscovery.plotting.neuron_values import neuron_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from html import escape
 
 import numpy as np
 
-from .cells import Cell
-from .colours import cell_colours, ink_colours
+from skdiscovery.plotting.cells import Cell
+from skdiscovery.plotting.colours import cell_colours, ink_colours
 
 # A grid of fixed tracks keeps its shape whatever glyphs the reader's fonts have.
 _GRID_STYLE = (
