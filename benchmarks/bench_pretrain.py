@@ -61,7 +61,7 @@ def training_steps(
     lanes = Lanes(
         TextCorpus.from_documents([text], preprocessor=None), batch_size, seq_length, "shard"
     )
-    return lambda: trainer.run(lanes, max_epochs=1, max_steps=None, validate_every=N_STEPS + 1)
+    return lambda: trainer.run(lanes, max_epochs=1, max_steps=None, checkpoint_every=N_STEPS + 1)
 
 
 def matrix_products(
