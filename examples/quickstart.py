@@ -49,6 +49,7 @@ def main() -> None:
     print(f"   majority class:          {chance.score(test_texts, test_labels):.2f}")
     print(f"   all neurons that L1 kept: {searches[None].score(test_texts, test_labels):.2f}")
     print(f"   one neuron:              {searches[1].score(test_texts, test_labels):.2f}")
+    print("   (A small model, and few reviews to learn from: the README has the figures on SST-2.)")
     sentiment = searches[1].best_estimator_
 
     print("\n3. The sentiment neuron")

@@ -44,8 +44,8 @@ def forward(
     mh = torch.empty_like(h) if wmh is not None else h.new_empty(0)
     m, h_kept, c_kept = torch.empty_like(h0), torch.empty_like(h0), torch.empty_like(c0)
     mx = None if mx is None else _rows(mx, symbols)
-    wh_t = wh.t().contiguous()
-    wmh_t = None if wmh is None else wmh.t().contiguous()
+    wh_t = wh.t()
+    wmh_t = None if wmh is None else wmh.t()
 
     h_before, c_before = h0, c0
     for t in range(len(gates)):
