@@ -9,6 +9,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
+from skdiscovery.inference import encoding
+
 DATA_VARIABLE = "SKDISCOVERY_DATA"
 
 
@@ -21,3 +23,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(no_data)
         if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_cuda)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The documents whose features were computed, in order."""
+    documents = []
+    features = encoding.features
+
+    def count(model, new, *args, **kwargs):
+        documents.extend(new)
+        return features(model, new, *args, **kwargs)
+
+    monkeypatch.setattr(encoding, "features", count)
+    return documents

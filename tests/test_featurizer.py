@@ -43,20 +43,6 @@ def deep_lm():
     return train(n_layers=2)
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """The documents that were computed, in order."""
-    documents = []
-    features = encoding.features
-
-    def count(model, new, *args, **kwargs):
-        documents.extend(new)
-        return features(model, new, *args, **kwargs)
-
-    monkeypatch.setattr(encoding, "features", count)
-    return documents
-
-
 def fit(lm, **params):
     return MLSTMFeaturizer(lm, device="cpu", **params).fit()
 

@@ -15,7 +15,6 @@ from skdiscovery import (
     SentimentNeuronClassifier,
     plot_heatmap,
 )
-from skdiscovery.inference import encoding
 
 NOUNS = ["film", "plot", "cast", "sound", "end", "start"]
 TEXTS = [f"A {word} {noun}." for noun in NOUNS for word in ("good", "bad")]
@@ -29,20 +28,6 @@ def lm():
         16, embedding_size=8, batch_size=4, seq_length=16, max_steps=3, device="cpu", random_state=0
     )
     return model.fit(TEXTS)
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """The documents that were computed, in order."""
-    documents = []
-    features = encoding.features
-
-    def count(model, new, *args, **kwargs):
-        documents.extend(new)
-        return features(model, new, *args, **kwargs)
-
-    monkeypatch.setattr(encoding, "features", count)
-    return documents
 
 
 def make_pipeline(lm, **params):

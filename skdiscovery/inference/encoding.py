@@ -65,7 +65,7 @@ def activations(
 ) -> list[np.ndarray]:
     """Return the states after each byte: an array (n_bytes, n_neurons) per document."""
     columns = torch.as_tensor(neurons, device=model.embedding.device)
-    traces = [np.empty((len(d), len(columns)), dtype=np.float32) for d in documents]
+    traces: dict[int, np.ndarray] = {}
     for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
         chosen = [documents[i] for i in batch]
         offsets = _flat_positions(chosen)
@@ -76,7 +76,7 @@ def activations(
             flat[offsets[ranks] + steps] = rows.float().cpu().numpy()
         for rank, document in enumerate(batch):
             traces[document] = flat[offsets[rank] : offsets[rank + 1]]
-    return traces
+    return [traces[document] for document in range(len(documents))]
 
 
 @torch.no_grad()
