@@ -34,7 +34,6 @@ class FeatureCache:
         self.settings = settings
         self.dtype = dtype
         with closing(self._connect()) as connection, connection:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, vector BLOB) "
                 "WITHOUT ROWID"

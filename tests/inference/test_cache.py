@@ -101,3 +101,16 @@ def test_an_error_in_the_middle_of_writing_keeps_nothing_of_it(tmp_path):
     with pytest.raises(ValueError, match="zip"):
         cache.put(make_documents(3), make_vectors(2))
     assert cache.get(make_documents(3)) == {}
+
+
+def test_many_may_open_a_new_cache_at_once(tmp_path):
+    document, vector = make_documents(1), make_vectors(1)
+
+    def open_and_write(folder):
+        make_cache(folder).put(document, vector)
+
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(open_and_write, [folder] * 8))
+        assert_found(make_cache(folder).get(document), [0], vector)
