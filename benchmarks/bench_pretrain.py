@@ -1,9 +1,13 @@
 """Bytes per second in pretraining, beside what the step's matrix products alone would allow.
 
-    python benchmarks/bench_pretrain.py --hidden-size 512 --batch-size 64
+    python benchmarks/bench_pretrain.py --hidden-size 256 512 1024
+    python benchmarks/bench_pretrain.py --n-devices 1 2 --hidden-size 512
 
 Steps and products are timed in turn, so that both see the same machine; the ratio is taken pair by
-pair. Figures are the median with smallest and largest in brackets. Give it the machine to itself.
+pair. What a run spends outside its steps (reading the corpus, history) is a share of the same runs.
+With --n-devices, whole trainings are timed instead, on so many GPUs or processes that share the
+CPU's threads. Figures are the median with smallest and largest in brackets. Give it the machine to
+itself.
 """
 
 import argparse
@@ -14,54 +18,105 @@ import numpy as np
 import torch
 from reporting import machine, spread
 
-from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.nn import Architecture
 from skdiscovery.ops import flush_denormals, resolve_device
 from skdiscovery.text import TextCorpus
-from skdiscovery.training import Lanes, OptimizationOptions, Trainer
+from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan
+from skdiscovery.training.history import LOG_EVERY
 
 N_SYMBOLS = 256
 N_STEPS = 3
 
 
 def main() -> None:
-    """Time steps and products for each hidden size."""
+    """Time steps and products, or whole trainings, for each hidden size."""
     options = parse_arguments()
-    device = resolve_device(options.device)
     print(machine())
     print(f"batch {options.batch_size}, sequence {options.seq_length}, float32")
     for hidden_size in options.hidden_size:
-        n_bytes = N_STEPS * options.batch_size * options.seq_length
-        steps, products = [], []
-        train = training_steps(hidden_size, options.batch_size, options.seq_length, device)
-        multiply = matrix_products(hidden_size, options.batch_size, options.seq_length, device)
-        with flush_denormals():
-            for _ in range(options.repetitions + 1):
-                steps.append(n_bytes / seconds(train, device))
-                products.append(n_bytes / seconds(multiply, device))
-        steps, products = steps[1:], products[1:]  # the first is a warm-up
-        ratios = [step / product for step, product in zip(steps, products, strict=True)]
-        print(
-            f"H={hidden_size}: training {spread(steps, '{:.0f}')} B/s, "
-            f"products alone {spread(products, '{:.0f}')} B/s, ratio {spread(ratios)}"
+        if options.n_devices:
+            compare_devices(hidden_size, options)
+        else:
+            compare_with_products(hidden_size, options)
+
+
+def compare_with_products(hidden_size: int, options: argparse.Namespace) -> None:
+    """Print how fast training is, and how fast its matrix products alone."""
+    device = resolve_device(options.device)
+    n_bytes = N_STEPS * options.batch_size * options.seq_length
+    steps, products, outside = [], [], []
+    train = TimedRuns(hidden_size, options.batch_size, options.seq_length, device)
+    multiply = matrix_products(hidden_size, options.batch_size, options.seq_length, device)
+    with flush_denormals():
+        for _ in range(options.repetitions + 1):
+            train.seconds_in_steps = 0.0
+            took = seconds(train, device)
+            steps.append(n_bytes / took)
+            outside.append(100 * (1 - train.seconds_in_steps / took))
+            products.append(n_bytes / seconds(multiply, device))
+    steps, products, outside = steps[1:], products[1:], outside[1:]  # the first is a warm-up
+    ratios = [step / product for step, product in zip(steps, products, strict=True)]
+    print(
+        f"H={hidden_size}: training {spread(steps, '{:.0f}')} B/s, "
+        f"products alone {spread(products, '{:.0f}')} B/s, ratio {spread(ratios)}, "
+        f"outside the steps {spread(outside, '{:.1f}')}%"
+    )
+
+
+def compare_devices(hidden_size: int, options: argparse.Namespace) -> None:
+    """Print how fast training is on each number of devices: the rows of its history."""
+    n_steps = LOG_EVERY * (options.repetitions + 1)
+    corpus = random_corpus(n_steps * options.batch_size * options.seq_length)
+    for n_devices in options.n_devices:
+        model = ByteMLSTMLanguageModel(
+            hidden_size,
+            batch_size=options.batch_size,
+            seq_length=options.seq_length,
+            device=options.device,
+            n_devices=n_devices,
+            random_state=0,
+        ).fit(corpus)
+        rates = model.history_["bytes_per_second"].tolist()[1:]
+        print(f"H={hidden_size}, {n_devices} devices: training {spread(rates, '{:.0f}')} B/s")
+
+
+class TimedRuns:
+    """Runs of ``N_STEPS`` steps of the real training loop, which note the time in the steps."""
+
+    def __init__(self, hidden_size: int, batch_size: int, seq_length: int, device: torch.device):
+        plan = TrainingPlan(
+            Architecture(hidden_size),
+            OptimizationOptions("adam", 5e-4, "constant", 1.0, 1.0),
+            seed=0,
+            batch_size=batch_size,
+            seq_length=seq_length,
         )
+        self.trainer = Trainer(plan, plan.prepare(plan.new_model(), device))
+        self.lanes = plan.lanes(random_corpus(N_STEPS * batch_size * seq_length))
+        self.seconds_in_steps = 0.0
+        optimizer = self.trainer.optimizer
+        # A step begins with the model's forward and ends with the update.
+        self.trainer.model.register_forward_pre_hook(self._begin)
+        optimizer.register_step_post_hook(self._end)
+        self._device = device
+
+    def __call__(self) -> None:
+        """Make one run."""
+        self.trainer.run(self.lanes)
+
+    def _begin(self, *_: object) -> None:
+        self._started = now(self._device)
+
+    def _end(self, *_: object) -> None:
+        self.seconds_in_steps += now(self._device) - self._started
 
 
-def training_steps(
-    hidden_size: int, batch_size: int, seq_length: int, device: torch.device
-) -> Callable[[], None]:
-    """Return a function that makes ``N_STEPS`` steps of the real training loop."""
-    model = ByteLanguageModel(Architecture(hidden_size)).initialise(torch.Generator())
-    trainer = Trainer(
-        model.normalise_weights().to(device),
-        OptimizationOptions("adam", 5e-4, "constant", 1.0, 1.0),
-        torch.float32,
-        np.random.RandomState(0),
-    )
-    text = np.random.RandomState(0).bytes(N_STEPS * batch_size * seq_length + 1)
-    lanes = Lanes(
-        TextCorpus.from_documents([text], preprocessor=None), batch_size, seq_length, "shard"
-    )
-    return lambda: trainer.run(lanes, max_epochs=1, max_steps=None, checkpoint_every=N_STEPS + 1)
+def random_corpus(n_bytes: int) -> TextCorpus:
+    """Return a corpus of documents of 500 random bytes."""
+    text = np.random.RandomState(0).bytes(n_bytes)
+    documents = [text[start : start + 500] for start in range(0, n_bytes, 500)]
+    return TextCorpus.from_documents(documents, preprocessor=None)
 
 
 def matrix_products(
@@ -102,11 +157,16 @@ def matrix_products(
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
     """Return how long ``work`` takes, on the device too."""
-    start = time.perf_counter()
+    start = now(device)
     work()
+    return now(device) - start
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds when the device has done all it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -114,10 +174,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--hidden-size", type=int, nargs="+", default=[512])
+    parser.add_argument("--hidden-size", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seq-length", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--n-devices", type=int, nargs="+", help="time trainings on so many")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
 

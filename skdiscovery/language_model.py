@@ -2,12 +2,13 @@
 
 import copy
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-import numpy as np
+import joblib
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
@@ -17,15 +18,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiscovery.inference import encoding
 from skdiscovery.inference.fitted_model import FittedModelMixin
-from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_backend, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
 from skdiscovery.text.preprocessing import PREPROCESSORS
-from skdiscovery.training import Lanes, OptimizationOptions, Trainer
-from skdiscovery.training.loop import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
+from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan
+from skdiscovery.training.distribution import Group, count_devices, join_launched, spawned_ranks
+from skdiscovery.training.history import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.setup import hold_out, open_checkpoints
 
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
@@ -49,18 +51,22 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Kind of recurrent layer: multiplicative LSTM [3]_ or LSTM.
     dropout : float, default=0.0
         Share of each layer's outputs that is zeroed while training.
-    weight_norm : bool, default=True
-        Train the layers' matrices as length times direction, row by row [4]_.
+    weight_norm : bool or "all", default=True
+        Train the layers' matrices as length times direction, row by row [4]_; with "all" the
+        head's too.
     preprocessor : {"review", "openai", "nvidia"}, callable or None, default="review"
         How a text becomes bytes. None takes the UTF-8 bytes of a text as they are.
     persist_state : {"document", "shard", "always"}, default="shard"
-        What the state is kept through in training. Documents follow each other end to end in
-        ``batch_size`` lanes; the state is reset at the start of each document, at the start of
-        each lane's piece of the corpus once an epoch, or never.
+        What the state is kept through in training. The corpus is cut into shards of a megabyte,
+        and they, and the documents in each, follow each other in a new order each epoch, in
+        ``batch_size`` lanes. The state is reset at the start of each document, of each shard, or
+        never; and but for "always", where a lane starts to read.
     batch_size : int, default=128
-        Number of lanes that are trained side by side.
+        Number of lanes that are trained side by side, on all devices together. Where memory is
+        short, they go through the model a few at a time, to the same gradient.
     seq_length : int, default=256
-        Number of bytes through which the gradient flows back.
+        Number of bytes through which the gradient flows back. A negative number ``-k`` cuts the
+        corpus into ``k`` sequences.
     max_epochs : int, default=1
         Number of passes over the corpus.
     max_steps : int, default=None
@@ -81,7 +87,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     device : str, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     n_devices : int or "all", default=1
-        Number of devices to train on. This version trains on one.
+        Number of devices to train on: GPUs, or processes that share the CPU's threads. The lanes
+        are dealt to them; they all make the same update, the one that a single device would make
+        (but for the masks of dropout). Under ``torchrun``, on one machine or many, its processes
+        are the devices, each with the same script, and this is not used.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
         bfloat16, weights, cell state and loss stay in float32.
@@ -153,11 +162,11 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         "n_layers": [_POSITIVE_INT],
         "cell": [StrOptions({"mlstm", "lstm"})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "weight_norm": ["boolean"],
+        "weight_norm": ["boolean", StrOptions({"all"})],
         "preprocessor": [StrOptions(set(PREPROCESSORS)), callable, None],
         "persist_state": [StrOptions({"document", "shard", "always"})],
         "batch_size": [_POSITIVE_INT],
-        "seq_length": [_POSITIVE_INT],
+        "seq_length": [_POSITIVE_INT, Interval(Integral, None, -1, closed="right")],
         "max_epochs": [_POSITIVE_INT],
         "max_steps": [_POSITIVE_INT, None],
         "optimizer": [str],
@@ -186,7 +195,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         n_layers: int = 1,
         cell: Literal["mlstm", "lstm"] = "mlstm",
         dropout: float = 0.0,
-        weight_norm: bool = True,
+        weight_norm: bool | Literal["all"] = True,
         preprocessor: Any = "review",
         persist_state: Literal["document", "shard", "always"] = "shard",
         batch_size: int = 128,
@@ -265,33 +274,30 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             If the corpus is empty or too short, the device or backend is not available,
             ``checkpoint_dir`` has checkpoints of another run, or the loss is no longer finite: the
             model is then fitted with the last good weights.
+        MemoryError
+            If not even one lane of a batch fits into memory.
+        RuntimeError
+            If another of several devices fails; the message has its error.
         """
         corpus = self._corpus(X)
+        group, device = join_launched(resolve_device(self.device))
         seed = int(check_random_state(self.random_state).randint(2**31))
-        checkpoints, snapshot = open_checkpoints(
-            self.checkpoint_dir, self.resume, self.get_params(), corpus
-        )
-        if checkpoints is not None and snapshot is not None:
-            seed = checkpoints.seed
-        elif checkpoints is not None:
-            checkpoints.seed = seed
-        random_state = np.random.RandomState(seed)
+        goes_on = self.warm_start and hasattr(self, "weights_")
+        checkpoints = snapshot = None
+        if group.is_first:
+            start = {"initial_weights": joblib.hash(self.weights_) if goes_on else None}
+            checkpoints, snapshot, seed = open_checkpoints(
+                self.checkpoint_dir, self.resume, self.get_params() | start, corpus, seed
+            )
+        seed = group.from_first(seed)
         if X_val is None:
-            train, validation = hold_out(corpus, self.validation_fraction, random_state)
+            train, validation = hold_out(corpus, self.validation_fraction, seed)
         else:
             train, validation = corpus, list(self._corpus(X_val))
-        trainer = self._make_trainer(
-            random_state, goes_on=self.warm_start and hasattr(self, "weights_")
-        )
+        trainer = self._make_trainer(seed, device, goes_on)
         self.__dict__.pop("_running_trainer", None)
         self._train(
-            trainer,
-            train,
-            validation,
-            max_epochs=self.max_epochs,
-            max_steps=self.max_steps,
-            checkpoints=checkpoints,
-            resume_from=snapshot,
+            trainer, group, train, validation, checkpoints=checkpoints, resume_from=snapshot
         )
         return self
 
@@ -318,15 +324,22 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             As in :meth:`fit`.
         """
         corpus = self._corpus(X)
-        if hasattr(self, "weights_"):
+        group, device = join_launched(resolve_device(self.device))
+        goes_on = hasattr(self, "weights_")
+        if goes_on:
             self._check_architecture()
         if not hasattr(self, "_running_trainer"):
-            self._running_trainer = self._make_trainer(
-                check_random_state(self.random_state), goes_on=hasattr(self, "weights_")
-            )
-        self._running_trainer.options = replace(self._optimization(), schedule="constant")
+            seed = group.from_first(int(check_random_state(self.random_state).randint(2**31)))
+            self._running_trainer = self._make_trainer(seed, device, goes_on)
+        trainer = self._running_trainer
+        trainer.plan = replace(
+            self._plan(trainer.plan.seed + 1, trainer.device),
+            optimization=replace(self._optimization(), schedule="constant"),
+            max_epochs=1,
+            max_steps=None,
+        )
         try:
-            self._train(self._running_trainer, corpus, None, max_epochs=1, max_steps=None)
+            self._train(trainer, group, corpus, None)
         except BaseException:
             # The optimizer's memory may be as lost as the step that failed.
             self.__dict__.pop("_running_trainer", None)
@@ -396,30 +409,34 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             self.optimizer, self.learning_rate, self.schedule, self.lr_decay, self.grad_clip
         )
 
-    def _make_trainer(self, random_state: np.random.RandomState, goes_on: bool) -> Trainer:
+    def _plan(self, seed: int, device: torch.device) -> TrainingPlan:
+        return TrainingPlan(
+            self._architecture(),
+            self._optimization(),
+            seed,
+            self.dropout,
+            self.weight_norm,
+            resolve_precision(self.precision, device),
+            int(self.batch_size),
+            int(self.seq_length),
+            self.persist_state,
+            self.max_epochs,
+            self.max_steps,
+            self.checkpoint_every,
+        )
+
+    def _make_trainer(self, seed: int, device: torch.device, goes_on: bool) -> Trainer:
         """Return a trainer with new weights or, if training goes on, the fitted ones."""
-        if self.n_devices not in (1, "all"):
-            raise ValueError(
-                f"n_devices={self.n_devices}: this version of skdiscovery trains on one device."
-            )
-        device = resolve_device(self.device)
-        dtype = resolve_precision(self.precision, device)
         resolve_backend(self.backend)
-        architecture = self._architecture()
-        if goes_on:
-            self._check_architecture()
-            model = model_from_weights(copy.deepcopy(self.weights_), architecture, self.dropout)
-        else:
-            generator = torch.Generator().manual_seed(int(random_state.randint(2**31)))
-            model = ByteLanguageModel(architecture, self.dropout).initialise(generator)
-        if self.weight_norm:
-            model.normalise_weights()
-        model = model.to(device, torch.promote_types(dtype, torch.float32))
-        trainer = Trainer(model, self._optimization(), dtype, random_state)
-        if goes_on:
-            trainer.n_steps, trainer.n_bytes = self.n_steps_, self.n_bytes_seen_
-            trainer.history = _rows(self.history_)
-            trainer.validation_history = _rows(self.validation_history_)
+        plan = self._plan(seed, device)
+        if not goes_on:
+            return Trainer(plan, plan.prepare(plan.new_model(), device))
+        self._check_architecture()
+        model = model_from_weights(copy.deepcopy(self.weights_), plan.architecture, self.dropout)
+        trainer = Trainer(plan, plan.prepare(model, device))
+        trainer.n_steps, trainer.n_bytes = self.n_steps_, self.n_bytes_seen_
+        trainer.history = _rows(self.history_)
+        trainer.validation_history = _rows(self.validation_history_)
         return trainer
 
     def _check_architecture(self) -> None:
@@ -433,24 +450,28 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def _train(
         self,
         trainer: Trainer,
+        group: Group,
         corpus: TextCorpus,
         validation: list[bytes] | None,
-        **limits_and_checkpoints: Any,
+        **checkpoints: Any,
     ) -> None:
         """Run the trainer; whatever ends it, be fitted with the weights it has then."""
-        lanes = Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)
+        plan, device = trainer.plan, trainer.device
+        lanes = plan.lanes(corpus)
         validate = None
         if validation is not None:
             encoding.check_scorable(validation)
-            validate = partial(encoding.nats_per_byte, trainer.model, validation, trainer.dtype)
+            validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
+        n_ranks = count_devices(self.n_devices, device, plan.batch_size)
+        # Ranks that torchrun launched are all there are; others are started here.
+        starts_ranks = group.size == 1 and n_ranks > 1
         try:
-            trainer.run(
-                lanes,
-                checkpoint_every=self.checkpoint_every,
-                validate=validate,
-                verbose=self.verbose,
-                **limits_and_checkpoints,
-            )
+            with (
+                spawned_ranks(n_ranks, device, (plan, corpus))
+                if starts_ranks
+                else nullcontext(group) as ranks
+            ):
+                trainer.run(lanes, ranks, validate=validate, verbose=self.verbose, **checkpoints)
         finally:
             config = {
                 **asdict(self._architecture()),

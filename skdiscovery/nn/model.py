@@ -6,10 +6,14 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from skdiscovery.nn.cells import LSTMLayer, MLSTMLayer, RecurrentLayer, State
 
 N_SYMBOLS = 256
+
+WeightNorm = bool | Literal["all"]
+"""Which matrices have weight norm: none, those of the recurrent layers, or the head's too."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,13 @@ class ByteLanguageModel(nn.Module):
         nn.init.zeros_(self.head.bias)
         return self
 
-    def normalise_weights(self) -> "ByteLanguageModel":
-        """Put weight norm on the matrices of every recurrent layer and return the model."""
-        for layer in self.recurrent_layers:
-            layer.normalise_weights()
+    def normalise_weights(self, which: WeightNorm = True) -> "ByteLanguageModel":
+        """Put weight norm on the matrices of every recurrent layer, the head's too for "all"."""
+        if which:
+            for layer in self.recurrent_layers:
+                layer.normalise_weights()
+        if which == "all":
+            weight_norm(self.head, "weight", dim=0)
         return self
 
     def zero_state(self, n_sequences: int, dtype: torch.dtype) -> list[State]:

@@ -43,20 +43,16 @@ class CheckpointFolder:
         Where they are; made if missing.
     run : dict
         What makes it this run and no other: parameters, and the corpus. JSON-able.
-
-    Attributes
-    ----------
     seed : int
-        What all randomness of the run comes from: set before the first checkpoint is written, and
-        as it was then once one is read.
+        What all randomness of the run comes from; :meth:`latest` replaces it by that of the
+        checkpoint it reads.
     """
 
-    seed: int
-
-    def __init__(self, folder: str | os.PathLike, run: dict[str, Any]):
+    def __init__(self, folder: str | os.PathLike, run: dict[str, Any], seed: int):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.run = json.loads(json.dumps(run))
+        self.seed = seed
 
     def files(self) -> list[Path]:
         """Return the files of the last checkpoints, the oldest first."""

@@ -2,57 +2,70 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch.nn.parallel import DistributedDataParallel
 
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
-from skdiscovery.training.lanes import Batch, Lanes
-from skdiscovery.training.optimization import OptimizationOptions, make_optimizer, make_schedule
+from skdiscovery.training.distribution import ALONE, Group
+from skdiscovery.training.history import LOG_EVERY, Log, Row, in_both_units
+from skdiscovery.training.lanes import NOT_A_TARGET, Batch, Lanes
+from skdiscovery.training.memory import lanes_at_once
+from skdiscovery.training.optimization import make_optimizer, make_schedule
+from skdiscovery.training.plan import TrainingPlan
 
 logger = logging.getLogger("skdiscovery")
-
-LOG_EVERY = 10
-"""Steps between two rows of the history. Between them, nothing waits for the device."""
-
-Row = dict[str, float]
-
-VALIDATION_HISTORY_COLUMNS = ["step", "epoch", "bytes", "loss", "bits_per_byte"]
-HISTORY_COLUMNS = [*VALIDATION_HISTORY_COLUMNS, "learning_rate", "grad_norm", "bytes_per_second"]
 
 
 @dataclass
 class _Position:
-    """Where a run stands: ``batch`` batches of epoch ``epoch`` (from 1) are done."""
+    """Where a run stands: ``batch`` batches of epoch ``epoch`` (from 1) are done.
+
+    ``states`` are those of the lanes of this rank.
+    """
 
     states: list[State]
     step: int = 0
     epoch: int = 1
     batch: int = 0
-    order: dict[str, Any] | None = None  # the generator's state that the epoch's order came from
+
+
+class _StreamLoss(nn.Module):
+    """A model and its loss in one call, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: ByteLanguageModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, states: list[State]) -> tuple[Tensor, list[State]]:
+        """Return what the lanes given add to the loss of the whole batch, and their states."""
+        top, states = self.model(batch.inputs, states, batch.keep)
+        nats = nn.functional.cross_entropy(
+            self.model.head(top).flatten(0, 1),
+            batch.targets.flatten(),
+            ignore_index=NOT_A_TARGET,
+            reduction="sum",
+        )
+        return nats / batch.n_bytes, [(h.detach(), c.detach()) for h, c in states]
 
 
 class Trainer:
-    """A model in training: its optimizer, the state its lanes carry, and what it has seen.
+    """A model in training: its optimizer, and what it has seen.
 
     Parameters
     ----------
+    plan : TrainingPlan
+        What to do.
     model : ByteLanguageModel
         The model, on the device where it trains.
-    options : OptimizationOptions
-        Optimizer, learning rate, schedule, clipping.
-    dtype : torch.dtype
-        The dtype of the recurrent products. Parameters keep their own.
-    random_state : RandomState
-        Source of the order of the documents and of dropout.
 
     Attributes
     ----------
@@ -62,155 +75,63 @@ class Trainer:
         A row per logged step, and per validation.
     """
 
-    def __init__(
-        self,
-        model: ByteLanguageModel,
-        options: OptimizationOptions,
-        dtype: torch.dtype,
-        random_state: np.random.RandomState,
-    ):
+    def __init__(self, plan: TrainingPlan, model: ByteLanguageModel):
+        self.plan = plan
         self.model = model
-        self.options = options
-        self.dtype = dtype
-        self.random_state = random_state
         self.n_steps = 0
         self.n_bytes = 0
         self.history: list[Row] = []
         self.validation_history: list[Row] = []
-        self.optimizer = make_optimizer(model, options)
+        self.optimizer = make_optimizer(model, plan.optimization)
         self.device = model.embedding.device
 
     def run(
         self,
         lanes: Lanes,
+        group: Group = ALONE,
         *,
-        max_epochs: int,
-        max_steps: int | None,
-        checkpoint_every: int,
         validate: Callable[[], float] | None = None,
         checkpoints: CheckpointFolder | None = None,
         resume_from: Snapshot | None = None,
         verbose: int = 0,
     ) -> None:
-        """Train over ``lanes`` for ``max_epochs`` or ``max_steps``, whichever ends first.
+        """Train over ``lanes`` for the plan's epochs or steps, whichever ends first.
 
-        Every ``checkpoint_every`` steps and at the end, ``validate`` is called, which returns a
-        loss in nats per byte, and a checkpoint is written. ``resume_from`` is the one to go on
-        from. An interrupt (Ctrl-C) ends the run after the last whole step.
+        When due and at the end, ``validate`` is called, which returns a loss in nats per byte, and
+        a checkpoint is written. ``resume_from`` is the one to go on from. An interrupt (Ctrl-C)
+        ends the run after the last whole step.
+
+        In a group of ranks each reads its own of the lanes; the first alone needs to know of
+        validation and checkpoints, and the others start from its weights.
 
         Raises
         ------
         ValueError
             If the loss is no longer finite; the model then has the last weights known to be good.
+        MemoryError
+            If not even one lane's sequence fits into memory.
         """
-        n_steps = max_epochs * lanes.n_batches
-        if max_steps is not None:
-            n_steps = min(n_steps, max_steps)
-        position = _Position(self.model.zero_state(lanes.batch_size, self.dtype))
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with flush_denormals(), torch.random.fork_rng(cuda):
-            torch.manual_seed(self.random_state.randint(2**31))
-            if resume_from is not None:
-                self._restore(resume_from, position)
-            schedule = make_schedule(
-                self.optimizer, self.options, n_steps, lanes.n_batches, position.step
-            )
-            try:
-                with _Log(self, position.step, n_steps, lanes, verbose) as log:
-                    for batch in self._batches(lanes, position, n_steps):
-                        learning_rate = float(schedule.get_last_lr()[0])
-                        loss, grad_norm = self._step(batch, position)
-                        schedule.step()
-                        log.record(batch.n_bytes, loss)
-                        is_due = position.step % checkpoint_every == 0 or position.step == n_steps
-                        if is_due or position.step % LOG_EVERY == 0:
-                            log.write(position.epoch, learning_rate, grad_norm)
-                        if is_due:
-                            is_best = validate is not None and self._validate(validate, position)
-                            if checkpoints is not None:
-                                snapshot = self._snapshot(position)
-                                checkpoints.save(position.step, snapshot, is_best=is_best)
-            except KeyboardInterrupt:
-                logger.warning("interrupted after step %d: keeping its weights", self.n_steps)
+        _Run(self, lanes, group, validate, checkpoints).execute(resume_from, verbose)
 
-    def _batches(self, lanes: Lanes, position: _Position, n_steps: int) -> Iterator[Batch]:
-        while position.step < n_steps:
-            if position.order is None:
-                position.order = self.random_state.get_state(legacy=False)
-            else:  # an epoch that was begun before a kill: the same order again
-                self.random_state.set_state(position.order)
-            for batch in lanes.epoch(self.random_state, first_batch=position.batch):
-                yield batch
-                if position.step == n_steps:
-                    return
-            position.epoch, position.batch, position.order = position.epoch + 1, 0, None
-
-    def _step(self, batch: Batch, position: _Position) -> tuple[Tensor, Tensor]:
-        """Make one update; return the loss, and the norm of the gradient before clipping."""
-        batch = batch.to(self.device, self.dtype)
-        self.model.train()
-        self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, self.dtype == torch.bfloat16):
-            top, states = self.model(batch.inputs, position.states, batch.keep)
-            logits = self.model.head(top)
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.options.grad_clip or math.inf
-        )
-        self.optimizer.step()
-        self.n_steps += 1
-        self.n_bytes += batch.n_bytes
-        position.states = [(h.detach(), c.detach()) for h, c in states]
-        position.step += 1
-        position.batch += 1
-        return loss.detach(), grad_norm
-
-    def _validate(self, validate: Callable[[], float], position: _Position) -> bool:
-        """Add a row to the validation history; return whether it is the best so far."""
-        row = {
-            "step": self.n_steps,
-            "epoch": position.epoch,
-            "bytes": self.n_bytes,
-            **_in_both_units(validate()),
-        }
-        self.validation_history.append(row)
-        return row["loss"] == min(before["loss"] for before in self.validation_history)
-
-    def _snapshot(self, position: _Position) -> Snapshot:
-        """Return all that :meth:`_restore` needs."""
+    def snapshot_of_model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return weights, optimizer and histories, as tensors and JSON-able values."""
         tensors = {f"model.{name}": w for name, w in self.model.state_dict().items()}
         optimizer: dict[str, Any] = {}
         for index, entries in self.optimizer.state_dict()["state"].items():
             for name, entry in entries.items():
                 key = f"optimizer.{index}.{name}"
                 (tensors if isinstance(entry, Tensor) else optimizer)[key] = entry
-        for k, (h, c) in enumerate(position.states):
-            tensors |= {f"hidden.{k}": h, f"cell.{k}": c}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        assert position.order is not None
-        generator = position.order["state"]
-        key = np.asarray(generator["key"]).tolist()  # a list already, after a resume
-        order = {**position.order, "state": {**generator, "key": key}}
         values = {
             "n_steps": self.n_steps,
             "n_bytes": self.n_bytes,
-            "step": position.step,
-            "epoch": position.epoch,
-            "batch": position.batch,
-            "order": order,
             "optimizer": optimizer,
             "history": self.history,
             "validation_history": self.validation_history,
         }
-        # Copies: safetensors wants contiguous tensors that share no memory.
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        return Snapshot(copies, values)
+        return tensors, values
 
-    def _restore(self, snapshot: Snapshot, position: _Position) -> None:
-        """Put model, optimizer, generators, history and position back to what they were."""
+    def restore_model(self, snapshot: Snapshot) -> None:
+        """Put weights, optimizer and histories back to what they were."""
         tensors, values = snapshot.tensors, snapshot.values
         self.model.load_state_dict(
             {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
@@ -221,73 +142,164 @@ class Trainer:
             _, index, name = key.split(".", 2)
             optimizer["state"].setdefault(int(index), {})[name] = entry
         self.optimizer.load_state_dict(optimizer)
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.n_steps, self.n_bytes = values["n_steps"], values["n_bytes"]
         self.history, self.validation_history = values["history"], values["validation_history"]
-        position.step, position.epoch = values["step"], values["epoch"]
-        position.batch, position.order = values["batch"], values["order"]
-        position.states = [
-            (tensors[f"hidden.{k}"].to(h), tensors[f"cell.{k}"].to(c))
-            for k, (h, c) in enumerate(position.states)
-        ]
 
 
-class _Log:
-    """The steps since the last row of the history, and a progress bar."""
+class _Run:
+    """One run of a trainer over lanes: where it stands, and who takes part."""
 
-    def __init__(self, trainer: Trainer, n_done: int, n_steps: int, lanes: Lanes, verbose: int):
+    def __init__(
+        self,
+        trainer: Trainer,
+        lanes: Lanes,
+        group: Group,
+        validate: Callable[[], float] | None,
+        checkpoints: CheckpointFolder | None,
+    ):
         self.trainer = trainer
-        self.bar = tqdm(
-            initial=n_done * lanes.n_bytes // lanes.n_batches,
-            total=n_steps * lanes.n_bytes // lanes.n_batches,
-            unit="B",
-            unit_scale=True,
-            disable=not verbose,
+        self.plan = trainer.plan
+        self.lanes = lanes
+        self.group = group
+        self.validate = validate
+        self.checkpoints = checkpoints
+        self.is_validated, self.is_saved, plan, n_bytes = group.from_first(
+            (validate is not None, checkpoints is not None, self.plan, lanes.n_bytes)
         )
-        self.good_weights = self._copy_weights()
-        self._start()
+        if (plan, n_bytes) != (self.plan, lanes.n_bytes):
+            raise ValueError(
+                f"Rank {group.rank} has {self.plan} and {lanes.n_bytes} bytes of text, but the "
+                f"first rank has {plan} and {n_bytes}: give all ranks the same."
+            )
+        self.n_steps = self.plan.max_epochs * lanes.n_batches
+        if self.plan.max_steps is not None:
+            self.n_steps = min(self.n_steps, self.plan.max_steps)
+        self.my_lanes = group.share_of(lanes.batch_size)
+        n_lanes = self.my_lanes.stop - self.my_lanes.start
+        self.at_once = lanes_at_once(
+            trainer.model, self.plan.dtype, n_lanes, lanes.seq_length, group.size
+        )
+        self.position = _Position(trainer.model.zero_state(n_lanes, self.plan.dtype))
+        self.loss_of: nn.Module = _StreamLoss(trainer.model)
 
-    def __enter__(self) -> "_Log":
-        return self
+    def execute(self, resume_from: Snapshot | None, verbose: int) -> None:
+        """Run to the end, or to an interrupt."""
+        trainer, position = self.trainer, self.position
+        if self.group.size > 1:
+            start = self._snapshot()
+            resume_from = self.group.from_first(resume_from or start)
+            self.loss_of = DistributedDataParallel(self.loss_of)
+        if resume_from is not None:
+            self._restore(resume_from)
+        schedule = make_schedule(
+            trainer.optimizer,
+            self.plan.optimization,
+            self.n_steps,
+            self.lanes.n_batches,
+            position.step,
+        )
+        self._keep_weights()
+        bytes_per_step = self.lanes.n_bytes / self.lanes.n_batches
+        n_done, n_total = (round(n * bytes_per_step) for n in (position.step, self.n_steps))
+        cuda = [trainer.device] if trainer.device.type == "cuda" else []
+        with (
+            flush_denormals(),
+            torch.random.fork_rng(cuda),
+            Log(n_done, n_total, bool(verbose) and self.group.is_first) as log,
+        ):
+            try:
+                for batch in self._batches():
+                    learning_rate = float(schedule.get_last_lr()[0])
+                    loss, grad_norm = self._step(batch)
+                    schedule.step()
+                    log.note(batch.n_bytes, loss)
+                    is_due = position.step % self.plan.checkpoint_every == 0
+                    is_due |= position.step == self.n_steps
+                    if is_due or position.step % LOG_EVERY == 0:
+                        self._add_to_history(log, learning_rate, grad_norm)
+                    if is_due:
+                        self._validate_and_save()
+            except KeyboardInterrupt:
+                logger.warning("interrupted after step %d: keeping its weights", trainer.n_steps)
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+    def _batches(self) -> Iterator[Batch]:
+        position = self.position
+        while position.step < self.n_steps:
+            seed = self.plan.seed, position.epoch
+            for batch in self.lanes.epoch(seed, position.batch, self.my_lanes):
+                yield batch
+                if position.step == self.n_steps:
+                    return
+            position.epoch, position.batch = position.epoch + 1, 0
 
-    def record(self, n_bytes: int, loss: Tensor) -> None:
-        """Note one step, without waiting for its loss."""
-        self.n_bytes += n_bytes
-        self.losses.append(loss)
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Make one update; return this rank's part of the loss, and the gradient's norm.
 
-    def write(self, epoch: int, learning_rate: float, grad_norm: Tensor) -> None:
+        A batch that does not fit into memory goes through the model a few lanes at a time.
+        """
+        trainer, position = self.trainer, self.position
+        if self.plan.dropout:  # a function of the step: no generator's state needs to be saved
+            seed = np.random.SeedSequence((self.plan.seed, position.step, self.group.rank))
+            torch.manual_seed(int(seed.generate_state(1)[0]))
+        trainer.model.train()
+        trainer.optimizer.zero_grad()
+        n_lanes = batch.inputs.shape[1]
+        losses, states = [], []
+        for first in range(0, n_lanes, self.at_once):
+            chosen = slice(first, first + self.at_once)
+            is_last = chosen.stop >= n_lanes
+            part = batch.of_lanes(chosen).to(trainer.device, self.plan.dtype)
+            before = [(h[chosen], c[chosen]) for h, c in position.states]
+            with self._gradients_kept_here(not is_last):
+                with self._autocast():
+                    loss, after = self.loss_of(part, before)
+                # DistributedDataParallel takes the ranks' mean, and their sum is wanted.
+                (loss * self.group.size).backward()
+            losses.append(loss.detach())
+            states.append(after)
+        grad_norm = nn.utils.clip_grad_norm_(
+            trainer.model.parameters(), self.plan.optimization.grad_clip or math.inf
+        )
+        trainer.optimizer.step()
+        position.states = [
+            (torch.cat([h for h, _ in layer]), torch.cat([c for _, c in layer]))
+            for layer in zip(*states, strict=True)
+        ]
+        trainer.n_steps += 1
+        trainer.n_bytes += batch.n_bytes
+        position.step += 1
+        position.batch += 1
+        return torch.stack(losses).sum(), grad_norm
+
+    def _autocast(self) -> AbstractContextManager:
+        is_reduced = self.plan.dtype == torch.bfloat16
+        return torch.autocast(self.trainer.device.type, torch.bfloat16, is_reduced)
+
+    def _gradients_kept_here(self, kept: bool) -> AbstractContextManager:
+        """Let gradients add up on this rank, to be summed over the ranks with the last ones."""
+        if kept and isinstance(self.loss_of, DistributedDataParallel):
+            return self.loss_of.no_sync()
+        return nullcontext()
+
+    def _add_to_history(self, log: Log, learning_rate: float, grad_norm: Tensor) -> None:
         """Add a row over the steps noted, after a check that all their losses are finite."""
-        losses = torch.stack(self.losses).tolist()
-        self._check(losses)
-        seconds = time.perf_counter() - self.started
-        loss = sum(losses) / len(losses)
-        row = {
-            "step": self.trainer.n_steps,
-            "epoch": epoch,
-            "bytes": self.trainer.n_bytes,
-            **_in_both_units(loss),
-            "learning_rate": learning_rate,
-            "grad_norm": float(grad_norm),
-            "bytes_per_second": self.n_bytes / seconds,
-        }
-        self.trainer.history.append(row)
-        self.bar.set_postfix_str(f"{row['bits_per_byte']:.3f} bits per byte", refresh=False)
-        self.bar.update(self.n_bytes)
-        self.good_weights = self._copy_weights()
-        self._start()
-
-    def _start(self) -> None:
-        self.started = time.perf_counter()
-        self.n_bytes = 0
-        self.losses: list[Tensor] = []
-
-    def _check(self, losses: list[float]) -> None:
         trainer = self.trainer
+        losses = self.group.sum(torch.stack(log.losses)).tolist()
+        self._check(losses, log.n_bytes)
+        trainer.history.append(
+            {
+                "step": trainer.n_steps,
+                "epoch": self.position.epoch,
+                "bytes": trainer.n_bytes,
+                "learning_rate": learning_rate,
+                "grad_norm": float(grad_norm),
+                **log.row(sum(losses) / len(losses)),
+            }
+        )
+        self._keep_weights()
+
+    def _check(self, losses: list[float], n_bytes: int) -> None:
+        trainer, options = self.trainer, self.plan.optimization
         bad = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
             what, step = f"loss became {losses[bad]}", trainer.n_steps - len(losses) + bad + 1
@@ -296,18 +308,64 @@ class _Log:
         else:
             return
         trainer.n_steps -= len(losses)
-        trainer.n_bytes -= self.n_bytes
+        trainer.n_bytes -= n_bytes
         trainer.model.load_state_dict(self.good_weights)
         raise ValueError(
             f"The {what} at step {step}: training stopped, and the model keeps the weights of step "
             f"{trainer.n_steps}. Lower learning_rate or grad_clip (now "
-            f"{trainer.options.learning_rate} and {trainer.options.grad_clip})."
+            f"{options.learning_rate} and {options.grad_clip})."
         )
 
-    def _copy_weights(self) -> dict[str, Tensor]:
+    def _keep_weights(self) -> None:
         state = self.trainer.model.state_dict()
-        return {name: tensor.detach().clone() for name, tensor in state.items()}
+        self.good_weights = {name: tensor.detach().clone() for name, tensor in state.items()}
 
+    def _validate_and_save(self) -> None:
+        """Measure the loss on held-out documents, and write a checkpoint, as far as wanted."""
+        trainer, is_best = self.trainer, False
+        if self.is_validated:
+            loss = math.nan
+            if self.validate is not None and self.group.is_first:
+                loss = self.validate()
+            loss = self.group.from_first(loss)
+            row = {
+                "step": trainer.n_steps,
+                "epoch": self.position.epoch,
+                "bytes": trainer.n_bytes,
+                **in_both_units(loss),
+            }
+            is_best = all(loss < before["loss"] for before in trainer.validation_history)
+            trainer.validation_history.append(row)
+        if self.is_saved:
+            snapshot = self._snapshot()
+            if self.checkpoints is not None:
+                self.checkpoints.save(self.position.step, snapshot, is_best=is_best)
 
-def _in_both_units(loss: float) -> Row:
-    return {"loss": loss, "bits_per_byte": loss / math.log(2)}
+    def _snapshot(self) -> Snapshot:
+        """Return all that :meth:`_restore` needs, with the states of all ranks' lanes."""
+        position = self.position
+        tensors, values = self.trainer.snapshot_of_model()
+        for k, (h, c) in enumerate(position.states):
+            for name, state in (("hidden", h), ("cell", c)):
+                # The cell's dtype, which has all values of the hidden state's.
+                everyone = c.new_zeros(self.lanes.batch_size, state.shape[1])
+                everyone[self.my_lanes] = state.to(c)
+                tensors[f"{name}.{k}"] = self.group.sum(everyone)
+        values |= {"step": position.step, "epoch": position.epoch, "batch": position.batch}
+        # Copies: safetensors wants contiguous tensors that share no memory.
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return Snapshot(copies, values)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Put model, optimizer, history and position back to what they were."""
+        self.trainer.restore_model(snapshot)
+        tensors, values, position = snapshot.tensors, snapshot.values, self.position
+        position.step, position.epoch = values["step"], values["epoch"]
+        position.batch = values["batch"]
+        position.states = [
+            (
+                tensors[f"hidden.{k}"][self.my_lanes].to(h),
+                tensors[f"cell.{k}"][self.my_lanes].to(c),
+            )
+            for k, (h, c) in enumerate(position.states)
+        ]

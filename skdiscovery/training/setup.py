@@ -15,13 +15,13 @@ _VARYING = {"device", "n_devices", "backend", "checkpoint_dir", "resume", "verbo
 
 
 def hold_out(
-    corpus: TextCorpus, fraction: float, random_state: np.random.RandomState
+    corpus: TextCorpus, fraction: float, seed: int
 ) -> tuple[TextCorpus, list[bytes] | None]:
     """Return the corpus to train on, and the documents to validate on; None for no fraction."""
     if fraction == 0:
         return corpus, None
     train, validation = train_test_split(
-        np.arange(len(corpus)), test_size=fraction, random_state=random_state
+        np.arange(len(corpus)), test_size=fraction, random_state=seed
     )
     return corpus[np.sort(train)], list(corpus[validation])
 
@@ -31,8 +31,11 @@ def open_checkpoints(
     resume: bool,
     parameters: Mapping[str, Any],
     corpus: TextCorpus,
-) -> tuple[CheckpointFolder | None, Snapshot | None]:
-    """Return the folder to write to, and the checkpoint to go on from, where there are such.
+    seed: int,
+) -> tuple[CheckpointFolder | None, Snapshot | None, int]:
+    """Return the folder to write to, the checkpoint to go on from, and the run's seed.
+
+    The seed is the one given, unless there is a checkpoint to go on from.
 
     Raises
     ------
@@ -42,20 +45,19 @@ def open_checkpoints(
     if folder is None:
         if resume:
             raise ValueError("resume=True needs the checkpoint_dir of the run to resume.")
-        return None, None
+        return None, None, seed
     run = {
         name: value if isinstance(value, int | float | str | None) else repr(value)
         for name, value in parameters.items()
         if name not in _VARYING
     }
-    checkpoints = CheckpointFolder(
-        folder, {**run, "n_documents": len(corpus), "corpus_hash": corpus.fingerprint()}
-    )
+    run |= {"n_documents": len(corpus), "corpus_hash": corpus.fingerprint()}
+    checkpoints = CheckpointFolder(folder, run, seed)
     if resume:
-        return checkpoints, checkpoints.latest()
+        return checkpoints, checkpoints.latest(), checkpoints.seed
     if checkpoints.files():
         raise ValueError(
             f"checkpoint_dir={os.fspath(folder)!r} has the checkpoints of a run: resume it with "
             "resume=True, or give another folder."
         )
-    return checkpoints, None
+    return checkpoints, None, seed

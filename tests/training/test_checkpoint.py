@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel
-from skdiscovery.training.loop import Trainer
+from skdiscovery.training.loop import _Run
 
 TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(90)]
 
@@ -38,15 +38,15 @@ class KilledError(Exception):
 
 def fit_until(step, model, monkeypatch):
     """Fit, but stop dead before the update after ``step``."""
-    update = Trainer._step
+    update = _Run._step
 
-    def stop(trainer, *arguments):
-        if trainer.n_steps == step:
+    def stop(run, batch):
+        if run.trainer.n_steps == step:
             raise KilledError
-        return update(trainer, *arguments)
+        return update(run, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop)
+        patch.setattr(_Run, "_step", stop)
         with pytest.raises(KilledError):
             model.fit(TEXTS)
 
@@ -148,6 +148,21 @@ def test_another_run_is_refused_with_the_differences(change, texts, message, tmp
     fit_until(10, small(tmp_path), monkeypatch)
     with pytest.raises(ValueError, match=message):
         small(tmp_path, **change).fit(texts)
+
+
+def test_a_run_from_other_weights_is_another_run(tmp_path, monkeypatch):
+    starts = [small(random_state=seed, max_steps=2).fit(TEXTS) for seed in (0, 1)]
+    for start in starts:
+        start.set_params(warm_start=True, checkpoint_dir=tmp_path, resume=True, max_steps=30)
+    unbroken = small(max_steps=2).fit(TEXTS)
+    unbroken.set_params(warm_start=True, max_steps=30).fit(TEXTS)
+    fit_until(12, starts[0], monkeypatch)
+
+    with pytest.raises(ValueError, match=r"initial_weights was '.*' and is '"):
+        starts[1].fit(TEXTS)
+    again = small(max_steps=2).fit(TEXTS)
+    again.set_params(warm_start=True, checkpoint_dir=tmp_path, resume=True, max_steps=30)
+    assert_same_training(again.fit(TEXTS), unbroken)
 
 
 def test_a_run_is_not_overwritten_by_another(tmp_path, monkeypatch):

@@ -1,0 +1,98 @@
+"""How much memory a training step takes, before it is taken."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.nn.model import N_SYMBOLS
+
+logger = logging.getLogger("skdiscovery")
+
+USABLE_SHARE = 0.9
+"""Of the free memory: the rest is for what an estimate forgets, and for fragmentation."""
+
+
+def lanes_at_once(
+    model: ByteLanguageModel, dtype: torch.dtype, n_lanes: int, seq_length: int, n_ranks: int = 1
+) -> int:
+    """Return how many lanes can go through the model together: all, or as many as fit.
+
+    Parameters
+    ----------
+    model : ByteLanguageModel
+        The model, on the device where it trains.
+    dtype : torch.dtype
+        The dtype of the recurrent products.
+    n_lanes, seq_length : int
+        Size of a batch.
+    n_ranks : int, default=1
+        Among how many processes a CPU's memory is shared.
+
+    Raises
+    ------
+    MemoryError
+        If not even one lane fits.
+    """
+    device = model.embedding.device
+    free = free_memory(device) * USABLE_SHARE / (n_ranks if device.type == "cpu" else 1)
+    fixed, per_lane = bytes_of_training(model), bytes_per_lane(model, dtype, seq_length)
+    n_fitting = int((free - fixed) // per_lane)
+    if n_fitting >= n_lanes:
+        return n_lanes
+    if n_fitting < 1:
+        sizes = model.architecture
+        raise MemoryError(
+            f"Training needs about {_gb(fixed)} for gradients and optimizer, and {_gb(per_lane)} "
+            f"for one lane of a batch, but {device} has {_gb(free)} to give: lower hidden_size "
+            f"(now {sizes.hidden_size}), n_layers (now {sizes.n_layers}) or seq_length (now "
+            f"{seq_length})."
+        )
+    n_passes = -(-n_lanes // n_fitting)
+    logger.warning(
+        "a batch of %d lanes needs about %s, and %s has %s: it goes through the model in %d parts",
+        n_lanes, _gb(fixed + n_lanes * per_lane), device, _gb(free), n_passes,
+    )  # fmt: skip
+    return -(-n_lanes // n_passes)
+
+
+def bytes_of_training(model: ByteLanguageModel) -> int:
+    """Estimate the bytes that training adds to a model, whatever the batch.
+
+    Gradients, two moments of the optimizer, the last good weights, the matrices that weight norm
+    makes, and their gradients.
+    """
+    return 6 * sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def bytes_per_lane(model: ByteLanguageModel, dtype: torch.dtype, seq_length: int) -> int:
+    """Estimate the bytes that one lane's sequence takes in a step, at its peak.
+
+    All layers keep gates (4H), hidden state, ``Wmh h``, cell and output; those above the first,
+    their projected input too. The backward of one layer at a time has as much again, and the
+    head has the logits, their softmax, and their gradient.
+    """
+    hidden, n_layers = model.architecture.hidden_size, model.architecture.n_layers
+    narrow, wide = dtype.itemsize, model.embedding.element_size()
+    kept = n_layers * (6 * narrow + 3 * wide) + (n_layers - 1) * (5 * narrow + wide)
+    backward = 10 * narrow + 3 * wide
+    return seq_length * (hidden * (kept + backward) + 3 * N_SYMBOLS * wide)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that a device has left."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():  # Linux: what programs can have without swapping
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2g} GB"

@@ -1,0 +1,54 @@
+"""What decides about the weights that a training ends with, besides the corpus."""
+
+from dataclasses import dataclass
+
+import torch
+
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.model import WeightNorm
+from skdiscovery.text import TextCorpus
+from skdiscovery.training.lanes import Lanes, PersistState
+from skdiscovery.training.optimization import OptimizationOptions
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training, said in full: all ranks of a run follow the same.
+
+    The fields are parameters of :class:`skdiscovery.ByteMLSTMLanguageModel`, but for ``dtype``,
+    that of the recurrent products, and ``seed``, which the initial weights, the order of the
+    documents and dropout follow from.
+    """
+
+    architecture: Architecture
+    optimization: OptimizationOptions
+    seed: int
+    dropout: float = 0.0
+    weight_norm: WeightNorm = True
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 128
+    seq_length: int = 256
+    persist_state: PersistState = "shard"
+    max_epochs: int = 1
+    max_steps: int | None = None
+    checkpoint_every: int = 5000
+
+    def new_model(self) -> ByteLanguageModel:
+        """Return a model with initial weights."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return ByteLanguageModel(self.architecture, self.dropout).initialise(generator)
+
+    def prepare(self, model: ByteLanguageModel, device: torch.device) -> ByteLanguageModel:
+        """Put weight norm on a model, and the model on a device, its weights in full precision."""
+        model.normalise_weights(self.weight_norm)
+        return model.to(device, torch.promote_types(self.dtype, torch.float32))
+
+    def lanes(self, corpus: TextCorpus) -> Lanes:
+        """Deal a corpus to lanes.
+
+        Raises
+        ------
+        ValueError
+            If it is too short.
+        """
+        return Lanes(corpus, self.batch_size, self.seq_length, self.persist_state)

@@ -1,0 +1,268 @@
+"""Several ranks: processes that this one starts, and processes of torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.training import distribution
+from skdiscovery.training.distribution import Group, count_devices
+from skdiscovery.training.loop import _Run
+
+TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(190)]
+CPU = torch.device("cpu")
+PARAMS = {
+    "hidden_size": 32,
+    "batch_size": 8,
+    "seq_length": 16,
+    "max_epochs": 10,
+    "max_steps": 50,
+    "learning_rate": 0.005,
+    "random_state": 0,
+    "device": "cpu",
+}
+# A script without an ``if __name__ == "__main__"``: ranks must not need one.
+SCRIPT = textwrap.dedent(
+    f"""
+    import sys
+    from skdiscovery import ByteMLSTMLanguageModel
+    params = {PARAMS} | eval(sys.argv[2])
+    texts = {TEXTS}
+    print("ready", flush=True)
+    model = ByteMLSTMLanguageModel(**params).fit(texts)
+    import os
+    model.save_pretrained(sys.argv[1] + os.environ.get("RANK", ""))
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def one_rank():
+    return ByteMLSTMLanguageModel(**PARAMS, validation_fraction=0.1).fit(TEXTS)
+
+
+def assert_close(model, expected, rtol=1e-5):
+    """Check that weights are the same, relative to the size of each array."""
+    for name, array in expected.weights_.items():
+        difference = np.linalg.norm(model.weights_[name] - array)
+        assert difference <= rtol * np.linalg.norm(array), name
+
+
+def start_script(folder, arguments, *launcher, **params):
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, *launcher, script, folder / "model", repr(params), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def saved(folder, rank=""):
+    return ByteMLSTMLanguageModel.from_pretrained(f"{folder / 'model'}{rank}")
+
+
+def test_two_ranks_learn_what_one_does(one_rank):
+    two_ranks = ByteMLSTMLanguageModel(**PARAMS, validation_fraction=0.1, n_devices=2).fit(TEXTS)
+
+    assert_close(two_ranks, one_rank)
+    for history in ("history_", "validation_history_"):
+        one, two = getattr(one_rank, history), getattr(two_ranks, history)
+        assert list(one["step"]) == list(two["step"])
+        assert list(one["bytes"]) == list(two["bytes"])
+        np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+    assert two_ranks.n_bytes_seen_ == one_rank.n_bytes_seen_
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"batch_size": 3, "n_layers": 2, "weight_norm": "all"},  # lanes that two do not divide
+        {"cell": "lstm", "persist_state": "always", "optimizer": "sgd", "grad_clip": None},
+    ],
+    ids=str,
+)
+def test_other_models_too(params):
+    params = PARAMS | {"max_steps": 12} | params
+    one, two = (ByteMLSTMLanguageModel(**params, n_devices=n).fit(TEXTS) for n in (1, 2))
+    assert_close(two, one)
+
+
+def test_training_goes_on_with_another_number_of_ranks(tmp_path, one_rank):
+    params = PARAMS | {"checkpoint_dir": tmp_path, "checkpoint_every": 20, "max_steps": 50}
+    params |= {"validation_fraction": 0.1}
+    ByteMLSTMLanguageModel(**params, n_devices=2).fit(TEXTS)
+    for path in sorted(tmp_path.glob("step-*"))[1:]:
+        path.unlink()
+
+    resumed = ByteMLSTMLanguageModel(**params, n_devices=1, resume=True).fit(TEXTS)
+
+    assert_close(resumed, one_rank)
+    assert list(resumed.history_["step"]) == list(one_rank.history_["step"])
+
+
+def test_partial_fit_on_two_ranks_carries_the_optimizer_on():
+    params = PARAMS | {"max_steps": None}
+    one, two = (ByteMLSTMLanguageModel(**params, n_devices=n) for n in (1, 2))
+    for model in (one, two):
+        for texts in (TEXTS[:40], TEXTS[40:80]):
+            model.partial_fit(texts)
+    assert_close(two, one)
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """The processes that were started."""
+    processes = []
+    start = distribution._Worker.__init__
+
+    def note(worker, *arguments):
+        start(worker, *arguments)
+        processes.append(worker.process)
+
+    monkeypatch.setattr(distribution._Worker, "__init__", note)
+    return processes
+
+
+@pytest.fixture
+def before_third_step(monkeypatch):
+    """Take a function to call in the first rank before its third step."""
+    make_step = _Run._step
+
+    def arrange(action):
+        def step(run, batch):
+            if run.position.step == 2:
+                action()
+            return make_step(run, batch)
+
+        monkeypatch.setattr(_Run, "_step", step)
+
+    return arrange
+
+
+def test_an_interrupt_stops_all_ranks(workers, before_third_step):
+    before_third_step(lambda: signal.raise_signal(signal.SIGINT))
+
+    model = ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
+
+    assert model.n_steps_ == 2
+    assert np.isfinite(model.score(TEXTS[:5]))
+    assert [worker.poll() is not None for worker in workers] == [True]
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_rank_that_fails_ends_the_training_with_its_error(workers, before_third_step):
+    before_third_step(lambda: workers[0].kill())
+
+    model = ByteMLSTMLanguageModel(**PARAMS, n_devices=2)
+    with pytest.raises(RuntimeError, match=r"Rank 1 failed \(exit status -9\)"):
+        model.fit(TEXTS)
+    assert model.n_steps_ == 2
+    assert np.isfinite(model.score(TEXTS[:5]))
+
+
+def test_an_error_of_the_first_rank_is_raised_as_it_is(workers, before_third_step):
+    def fail():
+        raise OSError("no space left")
+
+    before_third_step(fail)
+    with pytest.raises(OSError, match="no space left"):
+        ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
+    assert [worker.poll() is not None for worker in workers] == [True]
+
+
+def test_a_rank_that_cannot_start_ends_the_training_with_its_error(monkeypatch):
+    monkeypatch.setattr(distribution, "WORKER", "skdiscovery.training.no_such_module")
+    with pytest.raises(RuntimeError, match=r"Rank 1 failed .*(?s:.)*no_such_module"):
+        ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
+
+
+def test_a_script_needs_no_guard(tmp_path, one_rank):
+    process = start_script(tmp_path, [], validation_fraction=0.1, n_devices=2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert output == "ready\n"
+    assert_close(saved(tmp_path), one_rank)
+
+
+def test_no_rank_outlives_the_first(tmp_path):
+    process = start_script(tmp_path, [], n_devices=2, max_epochs=10**6, max_steps=None)
+    pids = []
+    deadline = time.monotonic() + 120
+    while not pids and time.monotonic() < deadline:
+        time.sleep(0.2)
+        found = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+        )
+        pids = [int(pid) for pid in found.stdout.split()]
+    time.sleep(8)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert pids
+    assert not any(_runs(pid) for pid in pids)
+
+
+def _runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_ranks_of_torchrun_are_joined_and_all_end_fitted(tmp_path, one_rank):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start_script(tmp_path, [], *launcher, validation_fraction=0.1)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    for rank in (0, 1):
+        assert_close(saved(tmp_path, rank), one_rank)
+
+
+def test_two_machines_of_torchrun_are_joined(tmp_path, one_rank):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = store.port
+    del store  # a port that was free just now
+    launcher = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+    launcher += ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}")
+    machines = [start_script(tmp_path, [], *launcher, validation_fraction=0.1) for _ in range(2)]
+    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    for rank in (0, 1):
+        assert_close(saved(tmp_path, rank), one_rank)
+
+
+def test_more_devices_than_lanes_are_refused_before_the_training():
+    model = ByteMLSTMLanguageModel(**PARAMS | {"batch_size": 2}, n_devices=3)
+    with pytest.raises(ValueError, match="batch_size=2 is less than one lane for each of 3"):
+        model.fit(TEXTS)
+
+
+def test_all_devices_of_a_cpu_are_one():
+    assert count_devices("all", CPU, 1) == 1
+
+
+def test_devices_other_than_gpus_and_cpus_do_not_come_in_numbers():
+    with pytest.raises(ValueError, match="n_devices=2 needs GPUs or CPUs, got device 'meta'"):
+        count_devices(2, torch.device("meta"), 8)
+
+
+@pytest.mark.parametrize(("n", "size"), [(8, 1), (8, 2), (7, 3), (3, 3)])
+def test_shares_are_disjoint_and_nearly_equal(n, size):
+    shares = [range(n)[Group(rank, size).share_of(n)] for rank in range(size)]
+    assert [k for share in shares for k in share] == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
