@@ -3,7 +3,7 @@
 from skdiscovery.classifier import SentimentNeuronClassifier
 from skdiscovery.featurizer import MLSTMFeaturizer
 from skdiscovery.language_model import ByteMLSTMLanguageModel
-from skdiscovery.plotting import HeatmapDisplay, plot_heatmap
+from skdiscovery.plotting import HeatmapDisplay, LearningCurveDisplay, plot_heatmap
 from skdiscovery.text import TextCorpus
 
 __version__ = "0.1.0"
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ByteMLSTMLanguageModel",
     "HeatmapDisplay",
+    "LearningCurveDisplay",
     "MLSTMFeaturizer",
     "SentimentNeuronClassifier",
     "TextCorpus",

@@ -1,6 +1,7 @@
-"""Pictures of what a language model's neurons do."""
+"""Pictures of what a language model's neurons do, and of how it learned."""
 
 from skdiscovery.plotting.heatmap import plot_heatmap
 from skdiscovery.plotting.heatmap_display import HeatmapDisplay
+from skdiscovery.plotting.learning_curve import LearningCurveDisplay
 
-__all__ = ["HeatmapDisplay", "plot_heatmap"]
+__all__ = ["HeatmapDisplay", "LearningCurveDisplay", "plot_heatmap"]
