@@ -22,7 +22,7 @@ from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
 from skdiscovery.ops import flush_denormals, resolve_device
 from skdiscovery.text import TextCorpus
-from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan
+from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
 from skdiscovery.training.history import LOG_EVERY
 
 N_SYMBOLS = 256
@@ -46,14 +46,14 @@ def compare_with_products(hidden_size: int, options: argparse.Namespace) -> None
     device = resolve_device(options.device)
     n_bytes = N_STEPS * options.batch_size * options.seq_length
     steps, products, outside = [], [], []
-    train = TimedRuns(hidden_size, options.batch_size, options.seq_length, device)
+    runs = TimedRuns(hidden_size, options.batch_size, options.seq_length, device)
     multiply = matrix_products(hidden_size, options.batch_size, options.seq_length, device)
     with flush_denormals():
         for _ in range(options.repetitions + 1):
-            train.seconds_in_steps = 0.0
-            took = seconds(train, device)
+            runs.seconds_in_steps = 0.0
+            took = seconds(runs, device)
             steps.append(n_bytes / took)
-            outside.append(100 * (1 - train.seconds_in_steps / took))
+            outside.append(100 * (1 - runs.seconds_in_steps / took))
             products.append(n_bytes / seconds(multiply, device))
     steps, products, outside = steps[1:], products[1:], outside[1:]  # the first is a warm-up
     ratios = [step / product for step, product in zip(steps, products, strict=True)]
@@ -103,7 +103,7 @@ class TimedRuns:
 
     def __call__(self) -> None:
         """Make one run."""
-        self.trainer.run(self.lanes)
+        train(self.trainer, self.lanes)
 
     def _begin(self, *_: object) -> None:
         self._started = now(self._device)

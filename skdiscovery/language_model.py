@@ -25,7 +25,7 @@ from skdiscovery.pretrained.format import Config, architecture_of, read_model, w
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
 from skdiscovery.text.preprocessing import PREPROCESSORS
-from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan
+from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
 from skdiscovery.training.distribution import Group, count_devices, join_launched, spawned_ranks
 from skdiscovery.training.history import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.setup import hold_out, open_checkpoints
@@ -252,7 +252,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
         """Train on documents.
 
-        Ctrl-C ends training early with a fitted, usable model.
+        Ctrl-C ends training after the step under way, with a checkpoint if there is a folder for
+        them, and a fitted, usable model; a second Ctrl-C does so at once, without the checkpoint.
 
         Parameters
         ----------
@@ -471,7 +472,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
                 if starts_ranks
                 else nullcontext(group) as ranks
             ):
-                trainer.run(lanes, ranks, validate=validate, verbose=self.verbose, **checkpoints)
+                train(trainer, lanes, ranks, validate=validate, verbose=self.verbose, **checkpoints)
         finally:
             config = {
                 **asdict(self._architecture()),

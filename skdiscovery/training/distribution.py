@@ -81,6 +81,10 @@ class Group:
             dist.all_reduce(tensor, group=self.channel)
         return tensor
 
+    def any(self, is_so: bool) -> bool:
+        """Return whether it is so on any rank."""
+        return is_so if self.size == 1 else bool(self.sum(torch.tensor(float(is_so))))
+
     def from_first(self, value: Value) -> Value:
         """Return the first rank's value, on all ranks."""
         if self.size > 1:

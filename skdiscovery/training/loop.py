@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
-from skdiscovery.training.history import LOG_EVERY, Log, Row, in_both_units
+from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
+from skdiscovery.training.interrupt import noted_interrupt
 from skdiscovery.training.lanes import NOT_A_TARGET, Batch, Lanes
 from skdiscovery.training.memory import lanes_at_once
-from skdiscovery.training.optimization import make_optimizer, make_schedule
-from skdiscovery.training.plan import TrainingPlan
+from skdiscovery.training.optimization import make_schedule
+from skdiscovery.training.trainer import Trainer
 
 logger = logging.getLogger("skdiscovery")
 
@@ -57,93 +57,33 @@ class _StreamLoss(nn.Module):
         return nats / batch.n_bytes, [(h.detach(), c.detach()) for h, c in states]
 
 
-class Trainer:
-    """A model in training: its optimizer, and what it has seen.
+def train(
+    trainer: Trainer,
+    lanes: Lanes,
+    group: Group = ALONE,
+    *,
+    validate: Callable[[], float] | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    resume_from: Snapshot | None = None,
+    verbose: int = 0,
+) -> None:
+    """Train over ``lanes`` for the plan's epochs or steps, whichever ends first.
 
-    Parameters
-    ----------
-    plan : TrainingPlan
-        What to do.
-    model : ByteLanguageModel
-        The model, on the device where it trains.
+    When due and at the end, ``validate`` is called, which returns a loss in nats per byte, and a
+    checkpoint is written. ``resume_from`` is the one to go on from. Ctrl-C ends the run after the
+    step under way, with a checkpoint; a second one ends it at once, with none.
 
-    Attributes
-    ----------
-    n_steps, n_bytes : int
-        Updates made, and bytes predicted.
-    history, validation_history : list of dict
-        A row per logged step, and per validation.
+    In a group of ranks each reads its own of the lanes; the first alone needs to know of
+    validation and checkpoints, and the others start from its weights.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no longer finite; the model then has the last weights known to be good.
+    MemoryError
+        If not even one lane's sequence fits into memory.
     """
-
-    def __init__(self, plan: TrainingPlan, model: ByteLanguageModel):
-        self.plan = plan
-        self.model = model
-        self.n_steps = 0
-        self.n_bytes = 0
-        self.history: list[Row] = []
-        self.validation_history: list[Row] = []
-        self.optimizer = make_optimizer(model, plan.optimization)
-        self.device = model.embedding.device
-
-    def run(
-        self,
-        lanes: Lanes,
-        group: Group = ALONE,
-        *,
-        validate: Callable[[], float] | None = None,
-        checkpoints: CheckpointFolder | None = None,
-        resume_from: Snapshot | None = None,
-        verbose: int = 0,
-    ) -> None:
-        """Train over ``lanes`` for the plan's epochs or steps, whichever ends first.
-
-        When due and at the end, ``validate`` is called, which returns a loss in nats per byte, and
-        a checkpoint is written. ``resume_from`` is the one to go on from. An interrupt (Ctrl-C)
-        ends the run after the last whole step.
-
-        In a group of ranks each reads its own of the lanes; the first alone needs to know of
-        validation and checkpoints, and the others start from its weights.
-
-        Raises
-        ------
-        ValueError
-            If the loss is no longer finite; the model then has the last weights known to be good.
-        MemoryError
-            If not even one lane's sequence fits into memory.
-        """
-        _Run(self, lanes, group, validate, checkpoints).execute(resume_from, verbose)
-
-    def snapshot_of_model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return weights, optimizer and histories, as tensors and JSON-able values."""
-        tensors = {f"model.{name}": w for name, w in self.model.state_dict().items()}
-        optimizer: dict[str, Any] = {}
-        for index, entries in self.optimizer.state_dict()["state"].items():
-            for name, entry in entries.items():
-                key = f"optimizer.{index}.{name}"
-                (tensors if isinstance(entry, Tensor) else optimizer)[key] = entry
-        values = {
-            "n_steps": self.n_steps,
-            "n_bytes": self.n_bytes,
-            "optimizer": optimizer,
-            "history": self.history,
-            "validation_history": self.validation_history,
-        }
-        return tensors, values
-
-    def restore_model(self, snapshot: Snapshot) -> None:
-        """Put weights, optimizer and histories back to what they were."""
-        tensors, values = snapshot.tensors, snapshot.values
-        self.model.load_state_dict(
-            {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
-        )
-        optimizer = self.optimizer.state_dict()
-        entries = {n: t for n, t in tensors.items() if n.startswith("optimizer.")}
-        for key, entry in (entries | values["optimizer"]).items():
-            _, index, name = key.split(".", 2)
-            optimizer["state"].setdefault(int(index), {})[name] = entry
-        self.optimizer.load_state_dict(optimizer)
-        self.n_steps, self.n_bytes = values["n_steps"], values["n_bytes"]
-        self.history, self.validation_history = values["history"], values["validation_history"]
+    _Run(trainer, lanes, group, validate, checkpoints).execute(resume_from, verbose)
 
 
 class _Run:
@@ -206,6 +146,7 @@ class _Run:
             flush_denormals(),
             torch.random.fork_rng(cuda),
             Log(n_done, n_total, bool(verbose) and self.group.is_first) as log,
+            noted_interrupt() as interrupt,
         ):
             try:
                 for batch in self._batches():
@@ -215,10 +156,13 @@ class _Run:
                     log.note(batch.n_bytes, loss)
                     is_due = position.step % self.plan.checkpoint_every == 0
                     is_due |= position.step == self.n_steps
-                    if is_due or position.step % LOG_EVERY == 0:
+                    stops = self.group.any(interrupt.is_set())
+                    if is_due or stops or position.step % LOG_EVERY == 0:
                         self._add_to_history(log, learning_rate, grad_norm)
-                    if is_due:
-                        self._validate_and_save()
+                    if is_due or stops:
+                        self._save(is_best=not stops and self._validate())
+                    if stops:
+                        raise KeyboardInterrupt
             except KeyboardInterrupt:
                 logger.warning("interrupted after step %d: keeping its weights", trainer.n_steps)
 
@@ -320,22 +264,28 @@ class _Run:
         state = self.trainer.model.state_dict()
         self.good_weights = {name: tensor.detach().clone() for name, tensor in state.items()}
 
-    def _validate_and_save(self) -> None:
-        """Measure the loss on held-out documents, and write a checkpoint, as far as wanted."""
-        trainer, is_best = self.trainer, False
-        if self.is_validated:
-            loss = math.nan
-            if self.validate is not None and self.group.is_first:
-                loss = self.validate()
-            loss = self.group.from_first(loss)
-            row = {
+    def _validate(self) -> bool:
+        """Measure the loss on held-out documents, if there are any; return if it is the best."""
+        trainer = self.trainer
+        if not self.is_validated:
+            return False
+        loss = math.nan
+        if self.validate is not None and self.group.is_first:
+            loss = self.validate()
+        loss = self.group.from_first(loss)
+        is_best = all(loss < before["loss"] for before in trainer.validation_history)
+        trainer.validation_history.append(
+            {
                 "step": trainer.n_steps,
                 "epoch": self.position.epoch,
                 "bytes": trainer.n_bytes,
                 **in_both_units(loss),
             }
-            is_best = all(loss < before["loss"] for before in trainer.validation_history)
-            trainer.validation_history.append(row)
+        )
+        return is_best
+
+    def _save(self, is_best: bool) -> None:
+        """Write a checkpoint, if there is a folder for it."""
         if self.is_saved:
             snapshot = self._snapshot()
             if self.checkpoints is not None:
@@ -344,7 +294,7 @@ class _Run:
     def _snapshot(self) -> Snapshot:
         """Return all that :meth:`_restore` needs, with the states of all ranks' lanes."""
         position = self.position
-        tensors, values = self.trainer.snapshot_of_model()
+        tensors, values = self.trainer.snapshot()
         for k, (h, c) in enumerate(position.states):
             for name, state in (("hidden", h), ("cell", c)):
                 # The cell's dtype, which has all values of the hidden state's.
@@ -358,7 +308,7 @@ class _Run:
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Put model, optimizer, history and position back to what they were."""
-        self.trainer.restore_model(snapshot)
+        self.trainer.restore(snapshot)
         tensors, values, position = snapshot.tensors, snapshot.values, self.position
         position.step, position.epoch = values["step"], values["epoch"]
         position.batch = values["batch"]

@@ -10,7 +10,8 @@ import torch
 
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.training.distribution import joined_as_worker
-from skdiscovery.training.loop import Trainer
+from skdiscovery.training.loop import train
+from skdiscovery.training.trainer import Trainer
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     with joined_as_worker(rank, n_ranks, port, device) as (group, (plan, corpus)):
         # Without initial weights: a run begins with those of the first rank.
         model = plan.prepare(ByteLanguageModel(plan.architecture, plan.dropout), device)
-        Trainer(plan, model).run(plan.lanes(corpus), group)
+        train(Trainer(plan, model), plan.lanes(corpus), group)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,7 @@ def test_golden_with_weight_norm_in_full():
     [
         (Architecture(4096), False, 86_278_400),
         (Architecture(4096), True, 86_319_360),
+        (Architecture(4096), "all", 86_319_360 + 256),
         (Architecture(4096, cell="lstm"), False, 69_255_424),
         (Architecture(8192), False, 340_312_320),
     ],
@@ -170,8 +171,7 @@ def test_golden_with_weight_norm_in_full():
 def test_number_of_parameters(architecture, weight_norm, expected):
     with torch.device("meta"):
         model = ByteLanguageModel(architecture)
-        if weight_norm:
-            model.normalise_weights()
+        model.normalise_weights(weight_norm)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 

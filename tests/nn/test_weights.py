@@ -8,14 +8,13 @@ from skdiscovery.nn import Architecture, ByteLanguageModel
 from skdiscovery.nn.weights import folded_weights, model_from_weights, weight_shapes
 
 every_cell = pytest.mark.parametrize("cell", ["mlstm", "lstm"])
-with_and_without_norm = pytest.mark.parametrize("weight_norm", [False, True])
+with_and_without_norm = pytest.mark.parametrize("weight_norm", [False, True, "all"])
 
 
 def make_model(architecture, weight_norm=False):
     """A model with no parameter at its initial value, and its rows of other lengths than 1."""
     model = ByteLanguageModel(architecture).initialise(torch.Generator().manual_seed(0))
-    if weight_norm:
-        model.normalise_weights()
+    model.normalise_weights(weight_norm)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -35,7 +34,7 @@ def outputs(model):
     embedding_size=st.integers(1, 5),
     n_layers=st.integers(1, 3),
     cell=st.sampled_from(["mlstm", "lstm"]),
-    weight_norm=st.booleans(),
+    weight_norm=st.sampled_from([False, True, "all"]),
 )
 def test_shapes_are_those_of_the_folded_weights(
     hidden_size, embedding_size, n_layers, cell, weight_norm

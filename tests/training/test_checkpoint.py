@@ -177,30 +177,60 @@ def test_resuming_needs_a_folder():
 
 
 def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
-    """SIGKILL, after a checkpoint and in the middle of writing one."""
+    """SIGKILL, in the middle of writing a checkpoint and in the middle of a step."""
     script = textwrap.dedent(
         """
         import os, signal, sys
-        from skdiscovery.training import checkpoint
+        from skdiscovery.training import checkpoint, loop
         sys.path.insert(0, {folder!r})
         from test_checkpoint import TEXTS, small
 
-        save_file, n_left = checkpoint.save_file, int(sys.argv[2])
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        save_file, clip = checkpoint.save_file, loop.nn.utils.clip_grad_norm_
+        n_saves, n_steps = int(sys.argv[2]), int(sys.argv[3])
 
         def save_or_die(tensors, path, metadata):
-            global n_left
-            n_left -= 1
-            if n_left == 0:
+            global n_saves
+            n_saves -= 1
+            if n_saves == 0:
                 path.write_bytes(b"half a checkpoint")
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
             save_file(tensors, path, metadata)
 
+        def clip_or_die(*arguments):
+            global n_steps
+            n_steps -= 1
+            return die() if n_steps == 0 else clip(*arguments)
+
         checkpoint.save_file = save_or_die
+        loop.nn.utils.clip_grad_norm_ = clip_or_die
         small(sys.argv[1]).fit(TEXTS)
         """
     ).format(folder=os.path.dirname(__file__))
-    for n_checkpoints in ("1", "3"):
-        command = [sys.executable, "-c", script, str(tmp_path), n_checkpoints]
+    for n_saves, n_steps in (("1", "0"), ("0", "4"), ("3", "0"), ("0", "10")):
+        command = [sys.executable, "-c", script, str(tmp_path), n_saves, n_steps]
         killed = subprocess.run(command, check=False, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch):
+    make_step = _Run._step
+
+    def step(run, batch):
+        if run.position.step == 11:
+            signal.raise_signal(signal.SIGINT)
+        return make_step(run, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_step", step)
+        interrupted = small(tmp_path).fit(TEXTS)
+
+    assert interrupted.n_steps_ == 12
+    assert sorted(tmp_path.glob("step-*"))[-1].name == "step-000000000012.safetensors"
+    resumed, unbroken = small(tmp_path).fit(TEXTS), small().fit(TEXTS)
+    for name, array in unbroken.weights_.items():
+        np.testing.assert_array_equal(resumed.weights_[name], array)
+    assert resumed.validation_history_.equals(unbroken.validation_history_)

@@ -151,15 +151,20 @@ def before_third_step(monkeypatch):
     return arrange
 
 
-def test_an_interrupt_stops_all_ranks(workers, before_third_step):
+def test_an_interrupt_stops_all_ranks_after_the_step(
+    workers, before_third_step, tmp_path, one_rank
+):
     before_third_step(lambda: signal.raise_signal(signal.SIGINT))
+    params = PARAMS | {"validation_fraction": 0.1, "checkpoint_dir": tmp_path, "resume": True}
 
-    model = ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
+    model = ByteMLSTMLanguageModel(**params, n_devices=2).fit(TEXTS)
 
-    assert model.n_steps_ == 2
+    assert model.n_steps_ == 3
     assert np.isfinite(model.score(TEXTS[:5]))
     assert [worker.poll() is not None for worker in workers] == [True]
     assert not torch.distributed.is_initialized()
+    before_third_step(lambda: None)
+    assert_close(model.fit(TEXTS), one_rank)
 
 
 def test_a_rank_that_fails_ends_the_training_with_its_error(workers, before_third_step):

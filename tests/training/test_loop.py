@@ -7,7 +7,7 @@ import torch
 
 from skdiscovery import TextCorpus
 from skdiscovery.nn import Architecture
-from skdiscovery.training import Lanes, OptimizationOptions, Trainer, TrainingPlan
+from skdiscovery.training import Lanes, OptimizationOptions, Trainer, TrainingPlan, train
 
 HIDDEN_SIZE = 5
 # All alike, so that their order makes no difference: the stream is known.
@@ -48,7 +48,7 @@ def run(trainer, lanes, n_steps, **arguments):
     for name in limits.keys() & arguments.keys():
         limits[name] = arguments.pop(name)
     trainer.plan = replace(trainer.plan, **limits)
-    trainer.run(lanes, **arguments)
+    train(trainer, lanes, **arguments)
     return trainer
 
 

@@ -1,0 +1,72 @@
+"""A model in training: what lasts from one run to the next."""
+
+from typing import Any
+
+from torch import Tensor
+
+from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.training.checkpoint import Snapshot
+from skdiscovery.training.history import Row
+from skdiscovery.training.optimization import make_optimizer
+from skdiscovery.training.plan import TrainingPlan
+
+
+class Trainer:
+    """A model in training: its optimizer, and what it has seen.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What to do.
+    model : ByteLanguageModel
+        The model, on the device where it trains.
+
+    Attributes
+    ----------
+    n_steps, n_bytes : int
+        Updates made, and bytes predicted.
+    history, validation_history : list of dict
+        A row per logged step, and per validation.
+    """
+
+    def __init__(self, plan: TrainingPlan, model: ByteLanguageModel):
+        self.plan = plan
+        self.model = model
+        self.n_steps = 0
+        self.n_bytes = 0
+        self.history: list[Row] = []
+        self.validation_history: list[Row] = []
+        self.optimizer = make_optimizer(model, plan.optimization)
+        self.device = model.embedding.device
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return weights, optimizer and histories, as tensors and JSON-able values."""
+        tensors = {f"model.{name}": w for name, w in self.model.state_dict().items()}
+        optimizer: dict[str, Any] = {}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            for name, entry in entries.items():
+                key = f"optimizer.{index}.{name}"
+                (tensors if isinstance(entry, Tensor) else optimizer)[key] = entry
+        values = {
+            "n_steps": self.n_steps,
+            "n_bytes": self.n_bytes,
+            "optimizer": optimizer,
+            "history": self.history,
+            "validation_history": self.validation_history,
+        }
+        return tensors, values
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put weights, optimizer and histories back to what they were."""
+        tensors, values = snapshot.tensors, snapshot.values
+        self.model.load_state_dict(
+            {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
+        )
+        optimizer = self.optimizer.state_dict()
+        entries = {n: t for n, t in tensors.items() if n.startswith("optimizer.")}
+        for key, entry in (entries | values["optimizer"]).items():
+            _, index, name = key.split(".", 2)
+            optimizer["state"].setdefault(int(index), {})[name] = entry
+        self.optimizer.load_state_dict(optimizer)
+        self.n_steps, self.n_bytes = values["n_steps"], values["n_bytes"]
+        self.history, self.validation_history = values["history"], values["validation_history"]

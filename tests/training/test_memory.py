@@ -1,0 +1,133 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.training import memory
+from skdiscovery.training.memory import (
+    USABLE_SHARE,
+    bytes_of_training,
+    bytes_per_lane,
+    free_memory,
+    lanes_at_once,
+)
+
+TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(40)]
+PARAMS = {
+    "hidden_size": 12,
+    "batch_size": 7,
+    "seq_length": 16,
+    "max_epochs": 2,
+    "learning_rate": 0.01,
+    "device": "cpu",
+    "random_state": 0,
+}
+
+
+def make_model(**sizes):
+    return ByteLanguageModel(Architecture(**{"hidden_size": 16} | sizes))
+
+
+@pytest.fixture
+def leave_room_for(monkeypatch):
+    """Take a number of lanes; leave as much memory as they need."""
+
+    def leave(n_lanes, model, seq_length, dtype=torch.float32):
+        needed = bytes_of_training(model) + n_lanes * bytes_per_lane(model, dtype, seq_length)
+        monkeypatch.setattr(memory, "free_memory", lambda device: needed / USABLE_SHARE + 1)
+
+    return leave
+
+
+@pytest.mark.parametrize(
+    ("n_fitting", "expected"), [(100, 8), (8, 8), (7, 4), (4, 4), (3, 3), (2, 2), (1, 1)]
+)
+def test_a_batch_goes_through_in_as_few_equal_parts_as_fit(n_fitting, expected, leave_room_for):
+    model = make_model()
+    leave_room_for(n_fitting, model, 32)
+    assert lanes_at_once(model, torch.float32, 8, 32) == expected
+
+
+def test_parts_are_said_with_the_figures(leave_room_for, caplog):
+    model = make_model()
+    leave_room_for(3, model, 32)
+    lanes_at_once(model, torch.float32, 8, 32)
+    assert "a batch of 8 lanes needs about" in caplog.text
+    assert "goes through the model in 3 parts" in caplog.text
+
+
+def test_a_lane_that_does_not_fit_is_refused_with_what_to_lower(leave_room_for):
+    model = make_model(n_layers=2)
+    leave_room_for(0, model, 32)
+    with pytest.raises(
+        MemoryError, match=r"lower hidden_size \(now 16\), n_layers \(now 2\) or"
+    ):
+        lanes_at_once(model, torch.float32, 8, 32)
+
+
+def test_ranks_on_a_cpu_share_its_memory(leave_room_for):
+    model = make_model()
+    leave_room_for(8, model, 2**14)
+    assert lanes_at_once(model, torch.float32, 8, 2**14, n_ranks=1) == 8
+    assert lanes_at_once(model, torch.float32, 8, 2**14, n_ranks=2) < 8
+
+
+def test_the_gradient_in_parts_is_the_gradient(leave_room_for):
+    whole = ByteMLSTMLanguageModel(**PARAMS).fit(TEXTS)
+    leave_room_for(3, make_model(hidden_size=12), 16)
+
+    in_parts = ByteMLSTMLanguageModel(**PARAMS).fit(TEXTS)
+
+    for name, array in whole.weights_.items():
+        np.testing.assert_allclose(in_parts.weights_[name], array, rtol=1e-4, atol=1e-6)
+    assert not all(
+        np.array_equal(in_parts.weights_[name], array) for name, array in whole.weights_.items()
+    )
+
+
+def test_fit_refuses_before_the_first_step(leave_room_for):
+    leave_room_for(0, make_model(hidden_size=12), 16)
+    with pytest.raises(MemoryError, match="lower hidden_size"):
+        ByteMLSTMLanguageModel(**PARAMS).fit(TEXTS)
+
+
+def test_free_memory_of_the_cpu_is_plausible():
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+MEASURE = """
+import resource, sys
+from skdiscovery import ByteMLSTMLanguageModel
+text = [bytes(range(256)) * 2000]
+params = eval(sys.argv[1])
+model = ByteMLSTMLanguageModel(preprocessor=None, max_steps=1, random_state=0, **params)
+model.set_params(batch_size=1, seq_length=1).fit(text)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model.set_params(**params).fit(text)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures memory as Linux does")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"hidden_size": 256, "batch_size": 64, "seq_length": 256},
+        {"hidden_size": 128, "batch_size": 64, "seq_length": 256, "n_layers": 3},
+        {"hidden_size": 256, "batch_size": 64, "seq_length": 256, "cell": "lstm"},
+    ],
+    ids=str,
+)
+def test_the_estimate_is_near_what_a_step_takes(params):
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, repr(params)], check=True, capture_output=True, text=True
+    )
+    model = make_model(**{k: v for k, v in params.items() if k not in ("batch_size", "seq_length")})
+    estimate = params["batch_size"] * bytes_per_lane(model, torch.float32, params["seq_length"])
+    measured = int(result.stdout)
+    print(f"estimate {estimate / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")
+    assert 0.6 * measured < estimate < 1.7 * measured
