@@ -201,13 +201,15 @@ def _build_and_rename(recipe: Recipe, part: Path, folder: Path) -> None:
 def _write(recipe: Recipe, folder: Path) -> None:
     """Write the files of a corpus in one pass over its sources."""
     preprocess = get_preprocessor(recipe.preprocessor)
-    offsets, labels = array("q", [0]), LabelColumn()
+    offsets = array("q", [0])
+    labels = None if recipe.reader.label_key is None else LabelColumn()
     with _synced(folder / "documents.bin") as file:
         for text, label in recipe.reader.read([source.path for source in recipe.sources]):
             if recipe.drop_unlabeled and is_missing(label):
                 continue
             offsets.append(offsets[-1] + file.write(preprocess(text)))
-            labels.append(label)
+            if labels is not None:
+                labels.append(label)
     for source in recipe.sources:
         if Source.of(source.path) != source:
             raise OSError(f"{source.path} changed while it was read: try again when it is whole.")
@@ -216,8 +218,8 @@ def _write(recipe: Recipe, folder: Path) -> None:
             f"drop_unlabeled=True leaves nothing: no document has a {recipe.reader.label_key!r}."
         )
     with _synced(folder / "offsets.npy") as file:
-        np.save(file, np.array(offsets, dtype=np.int64), allow_pickle=False)
-    if recipe.reader.label_key is not None:
+        np.save(file, np.frombuffer(offsets, np.int64), allow_pickle=False)
+    if labels is not None:
         with _synced(folder / "labels.npy") as file:
             np.save(file, labels.to_array(binarize=recipe.binarize_labels), allow_pickle=False)
     with _synced(folder / "recipe.json") as file:
@@ -239,7 +241,9 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        error.add_note(f"This ended the building of a corpus in {folder.parent}; it is undone.")
+        error.add_note(
+            f"This ended the building of a corpus in {folder.parent} (cache_dir=); it is undone."
+        )
         raise
 
 

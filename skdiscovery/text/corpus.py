@@ -192,7 +192,8 @@ class TextCorpus:
         """Where each document starts when all follow each other end to end, and the end."""
         if self._chosen is None:
             return self._offsets
-        return _end_to_end(self._offsets[self._chosen + 1] - self._offsets[self._chosen])
+        starts, stops = self._bounds()
+        return _end_to_end(stops - starts)
 
     @property
     def n_bytes(self) -> int:
@@ -257,10 +258,20 @@ class TextCorpus:
 
     def fingerprint(self) -> str:
         """Return a hash of all documents, as a string of hexadecimal digits."""
-        digest = sha256(self.offsets.tobytes())
-        for document in self:
-            digest.update(document)
+        digest = sha256(self.offsets.data)
+        starts, stops = self._bounds()
+        # Documents that lie side by side are hashed in one go.
+        firsts = starts[starts != np.append(-1, stops[:-1])]
+        lasts = stops[stops != np.append(starts[1:], -1)]
+        for start, stop in zip(firsts, lasts, strict=True):
+            digest.update(self._data[start:stop].data)
         return digest.hexdigest()
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in the data each document starts, and where it stops."""
+        if self._chosen is None:
+            return self._offsets[:-1], self._offsets[1:]
+        return self._offsets[self._chosen], self._offsets[self._chosen + 1]
 
     def __len__(self) -> int:
         return len(self._offsets) - 1 if self._chosen is None else len(self._chosen)
@@ -271,18 +282,19 @@ class TextCorpus:
     def __getitem__(self, index: slice | np.ndarray) -> "TextCorpus": ...
     def __getitem__(self, index: Any) -> "bytes | TextCorpus":
         """Return one document as bytes, or several (a slice, an array) as a corpus."""
-        if isinstance(index, slice) or np.ndim(index) > 0:
-            everything = np.arange(len(self)) if self._chosen is None else self._chosen
-            part = TextCorpus(self._data, self._offsets, self._labels)
-            part._folder, part._chosen = self._folder, everything[index]
-            return part
-        i = range(len(self))[index]
-        if self._chosen is not None:
-            i = self._chosen[i]
-        return self._data[self._offsets[i] : self._offsets[i + 1]].tobytes()
+        if isinstance(index, (int, np.integer)):
+            i = range(len(self))[index]
+            if self._chosen is not None:
+                i = self._chosen[i]
+            return self._data[self._offsets[i] : self._offsets[i + 1]].tobytes()
+        everything = np.arange(len(self)) if self._chosen is None else self._chosen
+        part = TextCorpus(self._data, self._offsets, self._labels)
+        part._folder, part._chosen = self._folder, everything[index]
+        return part
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[i] for i in range(len(self)))
+        for start, stop in zip(*self._bounds(), strict=True):
+            yield self._data[start:stop].tobytes()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path of what is on disk; of what is in memory, no more than is needed."""

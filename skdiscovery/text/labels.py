@@ -37,8 +37,10 @@ class LabelColumn:
 
     def append(self, label: Label) -> None:
         """Add the label of the next document."""
-        missing = is_missing(label)
-        self._codes.append(-1 if missing else self._values.setdefault(label, len(self._values)))
+        code = self._values.get(label)
+        if code is None:
+            code = -1 if is_missing(label) else self._values.setdefault(label, len(self._values))
+        self._codes.append(code)
 
     def to_array(self, *, binarize: bool = False) -> np.ndarray:
         """Return all labels.
@@ -59,7 +61,7 @@ class LabelColumn:
         ValueError
             If strings are to be binarized, or -1 is a label while others are missing.
         """
-        codes = np.array(self._codes, dtype=np.int64)
+        codes = np.frombuffer(self._codes, np.int64)
         numbers = _as_numbers(list(self._values))
         # Code -1, a missing label, takes the last entry of the table of values.
         if numbers is None:

@@ -4,6 +4,7 @@ Each frames a text as ``"\n "`` + text + ``" "``: the newline and the blank tell
 document starts, and the last blank closes its last word.
 """
 
+import codecs
 import html
 import re
 from collections.abc import Callable
@@ -26,7 +27,8 @@ _TAG = re.compile(
     """,
     re.VERBOSE,
 )
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+# With the blanks and the like in between, so that whole sentences of another script are one match.
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]++(?:[\x00-@]++[^\x00-\x7f]++)*+")
 # sentiment-discovery's pattern: whatever stands between "<" and the next ">" of the same line.
 _ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<[^>\n]*+(>?)")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{4301,}+;?")
@@ -37,7 +39,7 @@ def review(text: str) -> bytes:
     """Turn a review into plain ASCII: no markup, no entities, single blanks; idempotent."""
     for _ in range(MAX_DEPTH):
         cleaned = _TAG.sub(" ", _unescape(text)) if "&" in text or "<" in text else text
-        cleaned = _NOT_ASCII.sub(_transliterate, cleaned)
+        cleaned = _to_ascii(cleaned)
         # An entity may hide an entity ("&amp;lt;"), and transliteration may write one or a tag.
         if cleaned == text:
             return _frame(_collapse_whitespace(text))
@@ -54,9 +56,20 @@ def openai(text: str) -> bytes:
 def nvidia(text: str) -> bytes:
     """Preprocess as NVIDIA's sentiment-discovery does, its order of steps included."""
     text = _ANYTHING_IN_ANGLE_BRACKETS.sub(lambda match: " " if match[1] else match[0], text)
-    text = _unescape(unidecode(_without_lone_surrogates(text)))
+    text = _unescape(_to_ascii(text))
     return _frame(_collapse_whitespace(text))
 
+
+class _Transliterations(dict[int, str]):
+    """What unidecode writes for a character, looked up once: ``str.translate`` asks for it."""
+
+    def __missing__(self, code: int) -> str:
+        # Half a surrogate pair, as in broken JSON, is "?": no UTF-8 can hold it.
+        self[code] = unidecode(_utf8(chr(code)).decode("utf-8"))
+        return self[code]
+
+
+_TRANSLITERATIONS = _Transliterations()
 
 PREPROCESSORS: dict[str, Preprocessor] = {"review": review, "openai": openai, "nvidia": nvidia}
 
@@ -113,10 +126,17 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="replace")
 
 
-def _transliterate(match: re.Match[str]) -> str:
-    return unidecode(_without_lone_surrogates(match[0]))
+def _to_ascii(text: str) -> str:
+    """Write a text in ASCII as unidecode does, at the encoder's speed where it is ASCII."""
+    return text.encode("ascii", errors="skdiscovery.transliterate").decode("ascii")
 
 
-def _without_lone_surrogates(text: str) -> str:
-    """Replace what no UTF-8 can hold (half a surrogate pair, as in broken JSON) by "?"."""
-    return _utf8(text).decode("utf-8")
+def _transliterate(error: UnicodeError) -> tuple[str, int]:
+    """Return what the encoder is to write for a stretch that is not ASCII, and where it ends."""
+    assert isinstance(error, UnicodeEncodeError)
+    stretch = _NOT_ASCII.match(error.object, error.start)
+    assert stretch is not None  # the encoder stopped at such a character
+    return stretch[0].translate(_TRANSLITERATIONS), stretch.end()
+
+
+codecs.register_error("skdiscovery.transliterate", _transliterate)

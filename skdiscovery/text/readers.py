@@ -35,6 +35,10 @@ class _BadRecordError(ValueError):
 # What a file holds for one document, with the line on which it starts.
 _Record = tuple[int, Any]
 
+# Made once: both are needed for every record.
+_LABEL_TYPES = (str, int, float, type(None))
+_decode_json = json.JSONDecoder().decode
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -121,7 +125,7 @@ class Reader:
             got = "is missing (null)" if text is None else f"is of type {type(text).__name__}"
             raise _BadRecordError(f"the text {self.text_key!r} {got}: expected a string")
         label = None if self.label_key is None else record.get(self.label_key)
-        if not isinstance(label, str | int | float | None):
+        if not isinstance(label, _LABEL_TYPES):
             raise _BadRecordError(
                 f"the label {self.label_key!r} is of type {type(label).__name__}: expected a "
                 "number, a string or null"
@@ -218,7 +222,8 @@ class Reader:
                 'or decode_error="replace" or "ignore".'
             ) from error
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            if getattr(error, "errno", None) is not None:
+            if isinstance(error, OSError) and error.errno is not None:
+                error.filename = str(path)  # known when opening fails, not when reading does
                 raise
             raise ValueError(f"{path} is damaged or not complete: {error}") from error
 
@@ -237,7 +242,7 @@ def _csv_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | _
 
 def _json_value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _decode_json(text)
     except (ValueError, RecursionError) as error:
         return _BadRecordError(f"not JSON: {error}")
 

@@ -3,6 +3,7 @@ import gc
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -172,8 +173,15 @@ def test_nothing_left_or_nothing_given_is_refused(tmp_path, cache):
         )
     with pytest.raises(ValueError, match="got an empty list"):
         TextCorpus.from_file([], cache_dir=cache)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, cache):
+    (tmp_path / "folder.txt").mkdir()
     with pytest.raises(FileNotFoundError, match=r"b\.txt"):
         TextCorpus.from_file(tmp_path / "b.txt", cache_dir=cache)
+    with pytest.raises(IsADirectoryError, match=r"folder\.txt"):
+        TextCorpus.from_file(tmp_path / "folder.txt", cache_dir=cache)
+    assert folders(cache) == []
 
 
 def test_what_is_in_the_cache_is_not_read_again(source, cache, monkeypatch):
@@ -231,13 +239,35 @@ def test_a_build_that_fails_leaves_nothing(source, cache, monkeypatch, error, pr
     assert len(TextCorpus.from_file(source, cache_dir=cache)) == 4
 
 
-def test_what_a_killed_build_left_does_not_pass_and_is_removed(source, cache, monkeypatch):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_leaves_nothing_and_is_forgotten(source, cache, monkeypatch):
+    def open_on_full_disk(_, *args, **options):
+        return open("/dev/full", *args, **options)
+
     with monkeypatch.context() as patch:
-        patch.setattr(building.shutil, "rmtree", lambda *_, **__: None)
-        patch.setattr(building.os, "fsync", no_reading)  # dies with documents half written
-        with pytest.raises(AssertionError):
+        patch.setattr(building, "open", open_on_full_disk, raising=False)
+        with pytest.raises(OSError, match="No space left") as raised:
             TextCorpus.from_file(source, cache_dir=cache)
+
+    assert f"in {cache} (cache_dir=)" in raised.value.__notes__[-1]
+    assert folders(cache) == []
+    assert len(TextCorpus.from_file(source, cache_dir=cache)) == 4
+
+
+BUILD_AND_DIE = """
+import os, signal, sys
+from skdiscovery.text import building, TextCorpus
+
+building.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+TextCorpus.from_file(sys.argv[1], cache_dir=sys.argv[2])
+"""
+
+
+def test_what_a_killed_build_left_does_not_pass_and_is_removed(source, cache):
+    command = [sys.executable, "-c", BUILD_AND_DIE, str(source), str(cache)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
     (left,) = folders(cache)
+    assert (left / "documents.bin").exists()
     of_another, alive = cache / ".another-1.part", cache / ".alive-1.part"
     of_another.mkdir()
     alive.mkdir()

@@ -40,6 +40,21 @@ def test_a_corpus_may_be_empty():
     assert len(corpus) == corpus.n_bytes == len(list(corpus)) == 0
 
 
+PARTS = st.lists(st.integers(0, 4), max_size=4)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(PARTS, PARTS)
+def test_a_fingerprint_tells_documents_and_not_where_they_lie(some, others):
+    corpus = TextCorpus.from_documents([b"a", b"", b"ab", b"b", b"a"], preprocessor=None)
+    parts = [corpus[np.array(indices, dtype=int)] for indices in (some, others)]
+    prints = [part.fingerprint() for part in parts]
+
+    assert (prints[0] == prints[1]) == (list(parts[0]) == list(parts[1]))
+    copies = [TextCorpus.from_documents(part, preprocessor=None) for part in parts]
+    assert [copy.fingerprint() for copy in copies] == prints
+
+
 @pytest.mark.parametrize("index", [4, -5, np.int64(4)])
 def test_an_index_beyond_the_end_is_refused(corpus, index):
     with pytest.raises(IndexError):

@@ -3,6 +3,7 @@ import html
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from unidecode import unidecode
 
 from skdiscovery.text import get_preprocessor
 
@@ -58,7 +59,21 @@ REVIEWS = [
 ]
 
 N_HOSTILE = 100_000
-HOSTILE = ["<", "<a ", "<a x=", "<a x='", "<a x=1 ", "<!--", "<!a", "&", "&amp;", "&lt;", "&#", ">"]
+HOSTILE = [
+    "<",
+    "<a ",
+    "<a x=",
+    "<a x='",
+    "<a x=1 ",
+    "<!--",
+    "<!a",
+    "&",
+    "&amp;",
+    "&lt;",
+    "&#",
+    ">",
+    "éa",
+]
 
 FRAGMENTS = st.sampled_from([
     "<", ">", "&", ";", "#", "/", "!", "=", "'", '"', " ", "\n", "\r", "a", "amp;", "lt;", "gt",
@@ -77,6 +92,12 @@ def test_nvidia_makes_what_sentiment_discovery_makes(text, expected):
 @pytest.mark.parametrize(("text", "expected"), [(text, openai) for text, _, openai in GOLDEN])
 def test_openai_makes_what_the_original_makes(text, expected):
     assert get_preprocessor("openai")(text) == f"\n {expected} ".encode()
+
+
+def test_letters_of_other_scripts_become_what_unidecode_makes_of_them():
+    for character in map(chr, range(0x80, 0x3100)):
+        expected = " ".join(unidecode(f"x{character}y").split())
+        assert get_preprocessor("nvidia")(f"x{character}y") == f"\n {expected} ".encode()
 
 
 @pytest.mark.parametrize(("text", "expected"), REVIEWS)

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import lzma
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -176,6 +177,14 @@ def test_a_very_long_text_is_read(write, name):
 def test_what_cannot_be_read_is_refused_by_place(write, name, content, message):
     with pytest.raises(ValueError, match=message):
         read(write(name, content), label_key="label")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails")
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path):
+    # Opens, but has nothing at its first byte: as a disk does that breaks.
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=r"Input/output error: .*a\.txt"):
+        read(tmp_path / "a.txt")
 
 
 def test_bad_records_are_skipped_and_counted_once(write, caplog):
