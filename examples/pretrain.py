@@ -233,6 +233,8 @@ def write_model(lm: ByteMLSTMLanguageModel, options: argparse.Namespace) -> None
     if not is_first_process():
         return
     folder = folder_of(options)
+    if options.pooling:
+        lm.config_ |= {"pooling": options.pooling}
     lm.save_pretrained(folder / "model.safetensors", dtype=options.dtype)
     lm.history_.to_csv(folder / "history.csv", index=False)
     lm.validation_history_.to_csv(folder / "validation_history.csv", index=False)
@@ -351,6 +353,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--experiment-dir", type=Path, default=Path("experiments"), help="folder of all runs")
     add("--experiment-name", default="mlstm", help="folder in it (default: %(default)s)")
     dtypes = ("float32", "float16")
+    add("--pooling", nargs="+", help="what the model's file recommends to MLSTMFeaturizer")
     add("--dtype", choices=dtypes, default="float32", help="of model.safetensors (%(default)s)")
     return parser
 

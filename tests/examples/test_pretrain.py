@@ -503,3 +503,12 @@ def test_help(monkeypatch, capsys, script):
     assert theirs == set(FLAGS.split())
     ours = {flag for line in table for flag in re.findall(r"--[a-z][-a-z]+", line[32:])}
     assert ours <= set(script.make_parser()._option_string_actions)
+
+
+def test_the_file_recommends_a_pooling_where_one_is_given(run):
+    folders = run(name="without"), run("--pooling", "last", "mean", name="with")
+    recommended = [
+        ByteMLSTMLanguageModel.from_pretrained(folder / "model.safetensors").config_.get("pooling")
+        for folder in folders
+    ]
+    assert recommended == [None, ["last", "mean"]]

@@ -63,9 +63,7 @@ def test_parts_are_said_with_the_figures(leave_room_for, caplog):
 def test_a_lane_that_does_not_fit_is_refused_with_what_to_lower(leave_room_for):
     model = make_model(n_layers=2)
     leave_room_for(0, model, 32)
-    with pytest.raises(
-        MemoryError, match=r"lower hidden_size \(now 16\), n_layers \(now 2\) or"
-    ):
+    with pytest.raises(MemoryError, match=r"lower hidden_size \(now 16\), n_layers \(now 2\) or"):
         lanes_at_once(model, torch.float32, 8, 32)
 
 
