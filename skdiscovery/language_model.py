@@ -2,7 +2,6 @@
 
 import copy
 import os
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from numbers import Integral, Real
@@ -26,7 +25,7 @@ from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
 from skdiscovery.text.preprocessing import PREPROCESSORS
 from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
-from skdiscovery.training.distribution import Group, count_devices, join_launched, spawned_ranks
+from skdiscovery.training.distribution import Group, complete, join_launched
 from skdiscovery.training.history import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.setup import hold_out, open_checkpoints
 
@@ -463,16 +462,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         if validation is not None:
             encoding.check_scorable(validation)
             validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
-        n_ranks = count_devices(self.n_devices, device, plan.batch_size)
-        # Ranks that torchrun launched are all there are; others are started here.
-        starts_ranks = group.size == 1 and n_ranks > 1
+        ranks = complete(group, self.n_devices, device, plan.batch_size, job=(plan, corpus))
         try:
-            with (
-                spawned_ranks(n_ranks, device, (plan, corpus))
-                if starts_ranks
-                else nullcontext(group) as ranks
-            ):
-                train(trainer, lanes, ranks, validate=validate, verbose=self.verbose, **checkpoints)
+            with ranks as group:
+                train(trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints)
         finally:
             config = {
                 **asdict(self._architecture()),

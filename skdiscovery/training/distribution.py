@@ -11,9 +11,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, Any, Literal, TypeVar
@@ -126,14 +127,32 @@ def join_launched(device: torch.device) -> tuple[Group, torch.device]:
     device : torch.device
         What this rank trains on: of the GPUs of its machine, its own.
     """
+    is_launched = all(os.environ.get(name) for name in _LAUNCHED)
+    if not (is_launched or dist.is_initialized()):
+        return ALONE, device
+    if is_launched and device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():
-        if not all(os.environ.get(name) for name in _LAUNCHED):
-            return ALONE, device
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         _initialise(device, init_method="env://")
         atexit.register(dist.destroy_process_group)
     return _group(), device
+
+
+def complete(
+    group: Group,
+    n_devices: int | Literal["all"],
+    device: torch.device,
+    n_lanes: int,
+    job: Any,
+) -> AbstractContextManager[Group]:
+    """Start what ranks are still wanted: those that torchrun launched are all there are.
+
+    Parameters are those of :func:`count_devices` and :func:`spawned_ranks`.
+    """
+    n_ranks = count_devices(n_devices, device, n_lanes)
+    if group is not ALONE or n_ranks == 1:
+        return nullcontext(group)
+    return spawned_ranks(n_ranks, device, job)
 
 
 @contextmanager
@@ -159,16 +178,22 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
         torch.set_num_threads(max(1, n_threads // n_ranks))
     store = dist.TCPStore(LOOPBACK, 0, n_ranks, is_master=True, wait_for_workers=False)
     workers = [_Worker(rank, n_ranks, store.port, device) for rank in range(1, n_ranks)]
+    is_over = threading.Event()
     try:
         _wait_until_ready(store, workers)
         _initialise(_of_rank(device, 0), store=store, rank=0, world_size=n_ranks)
         group = _group()
         group.from_first(job)
+        if device.type == "cuda":
+            gradients = dist.group.WORLD
+            assert gradients is not None  # there is one, since _initialise
+            _start_watch(workers, gradients.abort, is_over)
         yield group
     except RuntimeError as error:
         _raise_first_failure(workers, error)
         raise
     finally:
+        is_over.set()
         for worker in workers:
             worker.stop()
         if dist.is_initialized():
@@ -231,6 +256,20 @@ def _wait_until_ready(store: dist.TCPStore, workers: list[_Worker]) -> None:
             if worker.process.poll() is not None:
                 raise RuntimeError(worker.report())
         time.sleep(0.05)
+
+
+def _start_watch(
+    workers: list[_Worker], abort: Callable[[], None], is_over: threading.Event
+) -> None:
+    """Abort what waits for a worker that failed: unlike gloo, NCCL would not notice."""
+
+    def watch() -> None:
+        while not is_over.wait(0.2):
+            if any(worker.failed for worker in workers):
+                abort()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _raise_first_failure(workers: list[_Worker], error: RuntimeError) -> None:

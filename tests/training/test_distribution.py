@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,6 +193,15 @@ def test_a_rank_that_cannot_start_ends_the_training_with_its_error(monkeypatch):
     monkeypatch.setattr(distribution, "WORKER", "skdiscovery.training.no_such_module")
     with pytest.raises(RuntimeError, match=r"Rank 1 failed .*(?s:.)*no_such_module"):
         ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
+
+
+def test_what_waits_for_a_rank_that_failed_is_aborted():
+    is_over, aborted = threading.Event(), threading.Event()
+    worker = SimpleNamespace(failed=False)
+    distribution._start_watch([worker], aborted.set, is_over)
+    assert not aborted.wait(0.5)
+    worker.failed = True
+    assert aborted.wait(30)
 
 
 def test_a_script_needs_no_guard(tmp_path, one_rank):
