@@ -466,16 +466,23 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         try:
             with ranks as group:
                 train(trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints)
-        finally:
-            config = {
-                **asdict(self._architecture()),
-                "preprocessor": self.preprocessor,
-                "n_steps": trainer.n_steps,
-                "n_bytes_seen": trainer.n_bytes,
-            }
-            self._set_fitted(
-                folded_weights(trainer.model), config, trainer.history, trainer.validation_history
-            )
+        except BaseException as error:
+            if not isinstance(error, MemoryError):  # which comes before the first step
+                self._keep(trainer)
+            raise
+        self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Be fitted with what the trainer has."""
+        config = {
+            **asdict(self._architecture()),
+            "preprocessor": self.preprocessor,
+            "n_steps": trainer.n_steps,
+            "n_bytes_seen": trainer.n_bytes,
+        }
+        self._set_fitted(
+            folded_weights(trainer.model), config, trainer.history, trainer.validation_history
+        )
 
     def _set_fitted(
         self, weights: Weights, config: Config, history: list[Row], validation_history: list[Row]

@@ -89,8 +89,10 @@ def test_the_gradient_in_parts_is_the_gradient(leave_room_for):
 
 def test_fit_refuses_before_the_first_step(leave_room_for):
     leave_room_for(0, make_model(hidden_size=12), 16)
+    model = ByteMLSTMLanguageModel(**PARAMS)
     with pytest.raises(MemoryError, match="lower hidden_size"):
-        ByteMLSTMLanguageModel(**PARAMS).fit(TEXTS)
+        model.fit(TEXTS)
+    assert not hasattr(model, "weights_")
 
 
 def test_free_memory_of_the_cpu_is_plausible():
