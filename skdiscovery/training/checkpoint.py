@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -46,11 +47,23 @@ class CheckpointFolder:
     seed : int
         What all randomness of the run comes from; :meth:`latest` replaces it by that of the
         checkpoint it reads.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written to: known before hours of training, not after.
     """
 
     def __init__(self, folder: str | os.PathLike, run: dict[str, Any], seed: int):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise OSError(
+                f"checkpoint_dir={os.fspath(folder)!r} cannot be written to: {error}. Name another "
+                "folder."
+            ) from error
         self.run = json.loads(json.dumps(run))
         self.seed = seed
 

@@ -171,6 +171,15 @@ def test_a_run_is_not_overwritten_by_another(tmp_path, monkeypatch):
         small(tmp_path, resume=False).fit(TEXTS)
 
 
+@pytest.mark.parametrize("folder", ["/proc", "/dev/null/runs"])
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs folders that no one can write to")
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_training(folder):
+    model = small(folder, resume=False)
+    with pytest.raises(OSError, match=f"checkpoint_dir='{folder}' cannot be written to"):
+        model.fit(TEXTS)
+    assert not hasattr(model, "weights_")
+
+
 def test_resuming_needs_a_folder():
     with pytest.raises(ValueError, match="checkpoint_dir"):
         small(resume=True).fit(TEXTS)
