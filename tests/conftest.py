@@ -1,6 +1,7 @@
 """Shared fixtures, and the rules under which every test runs."""
 
 import os
+import signal
 
 # Before torch or numpy load: test processes run side by side, so each keeps to one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +24,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(no_data)
         if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_cuda)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C that interrupts, also where tests run in the background; return a way to press it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

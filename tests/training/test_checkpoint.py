@@ -225,12 +225,12 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
     assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
 
 
-def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch):
+def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, ctrl_c):
     make_step = _Run._step
 
     def step(run, batch):
         if run.position.step == 11:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
         return make_step(run, batch)
 
     with monkeypatch.context() as patch:

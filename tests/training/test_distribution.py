@@ -154,9 +154,9 @@ def before_third_step(monkeypatch):
 
 
 def test_an_interrupt_stops_all_ranks_after_the_step(
-    workers, before_third_step, tmp_path, one_rank
+    workers, before_third_step, tmp_path, one_rank, ctrl_c
 ):
-    before_third_step(lambda: signal.raise_signal(signal.SIGINT))
+    before_third_step(ctrl_c)
     params = PARAMS | {"validation_fraction": 0.1, "checkpoint_dir": tmp_path, "resume": True}
 
     model = ByteMLSTMLanguageModel(**params, n_devices=2).fit(TEXTS)
