@@ -146,7 +146,7 @@ def _(
     mh = saved[-1]
     shapes = ((x, x), (mh, mh if mx is None else mx), (wh, wh), (mh, mh if wmh is None else wmh))
     gradients = tuple(like.new_empty(shaped.shape) for like, shaped in shapes)
-    return (*gradients, torch.empty_like(h0), torch.empty_like(c0))
+    return (*gradients, h0.new_empty(h0.shape), c0.new_empty(c0.shape))
 
 
 @torch.library.register_fake("skdiscovery::mlstm_packed")
