@@ -20,7 +20,7 @@ from skdiscovery.inference import encoding
 from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
-from skdiscovery.ops.runtime import BACKENDS, resolve_backend, resolve_device, resolve_precision
+from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
@@ -423,11 +423,11 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             self.max_epochs,
             self.max_steps,
             self.checkpoint_every,
+            self.backend,
         )
 
     def _make_trainer(self, seed: int, device: torch.device, goes_on: bool) -> Trainer:
         """Return a trainer with new weights or, if training goes on, the fitted ones."""
-        resolve_backend(self.backend)
         plan = self._plan(seed, device)
         if not goes_on:
             return Trainer(plan, plan.prepare(plan.new_model(), device))
