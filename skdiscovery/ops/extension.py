@@ -68,10 +68,10 @@ def load(backend: Literal["cpp", "cuda"]) -> Outcome:
         library, reason = _find_or_build()
         torch.ops.load_library(library)
     except (MissingError, OSError) as error:
-        expected = type(error) is MissingError
-        level = logging.INFO if expected else logging.WARNING
-        logger.log(level, "backend 'torch' instead of %r: %s", backend, error)
-        return Outcome(None, str(error))
+        reason = str(error.__cause__ or error)  # torch says only that it could not load it
+        level = logging.INFO if type(error) is MissingError else logging.WARNING
+        logger.log(level, "backend 'torch' instead of %r: %s", backend, reason)
+        return Outcome(None, reason)
     logger.info("backend %r: kernels %s, %s", backend, reason, library)
     return Outcome(library, reason)
 
