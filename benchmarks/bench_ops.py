@@ -7,8 +7,8 @@ For each hidden size and batch: the recurrence forward and backward as in traini
 in inference, over as many steps as take about a quarter of a second. What is compared is timed in
 turn, so that all of it sees the same machine; a ratio (the products' time over the operator's, 1 is
 perfect) is taken round by round. At batch 1 the products are matrix-vector products, else matrix
-products with the weights laid out at their best. Figures are the median with smallest and largest in
-brackets. Give it the machine to itself.
+products with the weights laid out at their best. Figures are the median with smallest and largest
+in brackets. Give it the machine to itself.
 """
 
 import argparse

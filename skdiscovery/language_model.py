@@ -95,7 +95,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
         bfloat16, weights, cell state and loss stay in float32.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
-        What runs the recurrence. A backend that is named and not available is an error.
+        What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
+        are built on first use. A backend that is named and not available is an error; "auto" is
+        the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
     checkpoint_dir : path-like, default=None
         Folder for checkpoints: the last three, and the best on validation. None writes none.
     checkpoint_every : int, default=5000
