@@ -42,7 +42,7 @@ struct Format<double> {
   static constexpr int n_terms = 13;
 };
 
-constexpr double inverse_factorial(int k) {
+SKDISCOVERY_INLINE constexpr double inverse_factorial(int k) {
   return k == 0 ? 1.0 : inverse_factorial(k - 1) / k;
 }
 
