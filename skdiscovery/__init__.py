@@ -5,6 +5,7 @@ from skdiscovery.featurizer import MLSTMFeaturizer
 from skdiscovery.language_model import ByteMLSTMLanguageModel
 from skdiscovery.plotting import HeatmapDisplay, LearningCurveDisplay, plot_heatmap
 from skdiscovery.text import TextCorpus
+from skdiscovery.versions import show_versions
 
 __version__ = "0.1.0"
 
@@ -17,4 +18,5 @@ __all__ = [
     "TextCorpus",
     "__version__",
     "plot_heatmap",
+    "show_versions",
 ]

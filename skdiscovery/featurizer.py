@@ -50,7 +50,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
-        What runs the recurrence. A backend that is named and not available is an error.
+        What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
+        are built on first use. A backend that is named and not available is an error; "auto" is
+        the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
     memory : str, path-like or joblib.Memory, default=None
         A folder that keeps the vector of every text seen, by its bytes, the model's weights and the
         settings above. Unlike ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too.

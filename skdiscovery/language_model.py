@@ -19,7 +19,7 @@ from skdiscovery.inference import encoding
 from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
-from skdiscovery.ops.runtime import BACKENDS, resolve_backend, resolve_device, resolve_precision
+from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
@@ -94,7 +94,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
         bfloat16, weights, cell state and loss stay in float32.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
-        What runs the recurrence. A backend that is named and not available is an error.
+        What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
+        are built on first use. A backend that is named and not available is an error; "auto" is
+        the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
     checkpoint_dir : path-like, default=None
         Folder for checkpoints: the last three, and the best on validation. None writes none.
     checkpoint_every : int, default=5000
@@ -423,11 +425,11 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             self.max_epochs,
             self.max_steps,
             self.checkpoint_every,
+            self.backend,
         )
 
     def _make_trainer(self, seed: int, device: torch.device, goes_on: bool) -> Trainer:
         """Return a trainer with new weights or, if training goes on, the fitted ones."""
-        resolve_backend(self.backend)
         plan = self._plan(seed, device)
         if not goes_on:
             return Trainer(plan, plan.prepare(plan.new_model(), device))

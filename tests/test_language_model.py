@@ -1,5 +1,6 @@
 import copy
 import math
+import os
 import pickle
 
 import joblib
@@ -10,10 +11,13 @@ import sklearn.utils.estimator_checks as checks
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, TextCorpus
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import weight_shapes
+from skdiscovery.ops import extension
+from skdiscovery.ops.runtime import BACKEND_VARIABLE
 from skdiscovery.pretrained import write_model
 from skdiscovery.training.loop import _Run
 
@@ -589,7 +593,7 @@ def test_an_unfitted_model_says_so(call):
     ("params", "message"),
     [
         ({"backend": "cpp"}, "'cpp' is not available"),
-        ({"backend": "cuda"}, "'cuda' is not available"),
+        ({"backend": "cuda", "device": "cpu"}, "'cuda' does not run on device 'cpu'"),
         ({"device": "no-device"}, "'no-device' is not available"),
         pytest.param(
             {"device": "cuda"},
@@ -598,12 +602,53 @@ def test_an_unfitted_model_says_so(call):
         ),
     ],
 )
-def test_what_is_not_available_is_refused(lm, params, message):
+def test_what_is_not_available_is_refused(lm, monkeypatch, params, message):
+    no_kernels = extension.Outcome(None, "there is no compiler")
+    monkeypatch.setattr(extension, "load", lambda backend: no_kernels)
     for call in (small(**params).fit, small(**params).partial_fit):
         with pytest.raises(ValueError, match=message):
             call(TEXTS)
     with pytest.raises(ValueError, match=message):
         copy.copy(lm).set_params(**params).score(TEXTS)
+
+
+class RecurrentOperators(TorchDispatchMode):
+    """Notes which operators run the recurrence."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator.namespace == "skdiscovery":
+            self.names.add(operator._opname)
+        return operator(*args, **kwargs or {})
+
+
+def use(backend):
+    """Train a model, use all of its methods, and return what they return and what ran."""
+    with RecurrentOperators() as operators:
+        model = small(backend=backend, precision="float64", max_epochs=2).fit(TEXTS)
+        results = [
+            *model.weights_.values(),
+            model.score_samples(UNSEEN),
+            *model.activations(UNSEEN),
+            np.frombuffer(model.generate("What", n_bytes=9, temperature=0)[0].encode(), np.uint8),
+            *MLSTMFeaturizer(model, backend=backend, precision="float64").fit_transform(UNSEEN),
+        ]
+    return results, operators.names
+
+
+@pytest.mark.skipif(
+    os.environ.get(BACKEND_VARIABLE) == "torch", reason="compiled kernels are forbidden"
+)
+def test_backends_agree_and_are_those_that_were_asked_for():
+    results, operators = use("cpp")
+    expected, operators_of_torch = use("torch")
+    assert operators == {"mlstm", "mlstm_backward", "mlstm_packed"}
+    assert operators_of_torch == {name + "_torch" for name in operators}
+    for result, other in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, other, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

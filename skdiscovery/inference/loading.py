@@ -21,6 +21,5 @@ def load_model(
     """
     where = resolve_device(device)
     dtype = resolve_precision(precision, where)
-    resolve_backend(backend)
-    model = model_from_weights(weights, architecture)
+    model = model_from_weights(weights, architecture).use_backend(resolve_backend(backend, where))
     return model.to(where, torch.promote_types(dtype, torch.float32)), dtype

@@ -23,6 +23,8 @@ class RecurrentLayer(nn.Module):
     """
 
     matrices: tuple[str, ...]
+    backend = "auto"
+    """What runs the recurrence: see :func:`skdiscovery.ops.mlstm`."""
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -70,14 +72,15 @@ class RecurrentLayer(nn.Module):
         self, inputs: Tensor, symbols: Tensor | None, state: State, keep: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what :meth:`forward` does, and the gates i, f, o, u of shape (T, B, 4H)."""
-        return ops.mlstm(*self._operands(inputs, symbols, state[0].dtype), *state, keep)
+        operands = self._operands(inputs, symbols, state[0].dtype)
+        return ops.mlstm(*operands, *state, keep, backend=self.backend)
 
     def forward_packed(
         self, inputs: Tensor, symbols: Tensor | None, batch_sizes: Sequence[int], state: State
     ) -> State:
         """Return hidden and cell state after each step of a packed batch, each (N, H)."""
         x, mx, symbols, wh, wmh = self._operands(inputs, symbols, state[0].dtype)
-        return ops.mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, *state)
+        return ops.mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, *state, backend=self.backend)
 
     def _operands(
         self, inputs: Tensor, symbols: Tensor | None, dtype: torch.dtype

@@ -77,6 +77,12 @@ class ByteLanguageModel(nn.Module):
             weight_norm(self.head, "weight", dim=0)
         return self
 
+    def use_backend(self, backend: str) -> "ByteLanguageModel":
+        """Say what runs the recurrence (see :func:`skdiscovery.ops.mlstm`); return the model."""
+        for layer in self.recurrent_layers:
+            layer.backend = backend
+        return self
+
     def zero_state(self, n_sequences: int, dtype: torch.dtype) -> list[State]:
         """Return a zero state of ``n_sequences`` rows per layer, on the model's device.
 

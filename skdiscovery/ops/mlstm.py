@@ -1,16 +1,19 @@
 """The operators ``skdiscovery::mlstm``, its backward, and ``skdiscovery::mlstm_packed``.
 
 The loops of :mod:`skdiscovery.ops.reference` are the kernels on every device. Where a compiled
-kernel registers itself for a device, torch's dispatcher prefers it, with no change here.
+kernel registers itself for a device, torch's dispatcher prefers it, with no change here. The same
+operators are there a second time as ``mlstm_torch`` and so on, which no compiled kernel registers
+for: that is how the loops are called where others are loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from skdiscovery.ops import reference
+from skdiscovery.ops.operands import check_operand, check_operands
 
 
 def mlstm(
@@ -22,6 +25,8 @@ def mlstm(
     h0: Tensor,
     c0: Tensor,
     keep: Tensor | None = None,
+    *,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a multiplicative LSTM over T steps of B sequences; differentiable.
 
@@ -41,6 +46,9 @@ def mlstm(
         State before the first step. ``c0`` may be float32 where the others are bfloat16.
     keep : Tensor of shape (T, B), or None
         What the state is multiplied by before a step: 0 resets it, 1 keeps it. No gradient.
+    backend : str, default="auto"
+        "torch" takes the plain loops; anything else the compiled kernels, if they are loaded: see
+        :func:`skdiscovery.ops.resolve_backend`.
 
     Returns
     -------
@@ -48,8 +56,18 @@ def mlstm(
         Hidden and cell state after each step.
     gates : Tensor of shape (T, B, 4H)
         The activated gates i, f, o, u of each step. No gradient.
+
+    Raises
+    ------
+    ValueError
+        If an operand has the wrong shape, dtype or device, or there is no step.
     """
-    h, c, gates, _ = torch.ops.skdiscovery.mlstm(x, mx, symbols, wh, wmh, h0, c0, keep)
+    steps = (len(x if symbols is None else symbols), len(h0))
+    check_operands(x, mx, symbols, wh, wmh, h0, c0, steps, n_sequences=len(h0))
+    if keep is not None:
+        check_operand("keep", keep, steps, keep.dtype, x.device)
+    operator = _operator("mlstm", backend)
+    h, c, gates, _ = operator(x, mx, symbols, wh, wmh, h0, c0, keep)
     return h, c, gates
 
 
@@ -62,6 +80,8 @@ def mlstm_packed(
     wmh: Tensor | None,
     h0: Tensor,
     c0: Tensor,
+    *,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Run a multiplicative LSTM over sequences of unequal lengths; keeps nothing for a gradient.
 
@@ -79,42 +99,48 @@ def mlstm_packed(
         As in :func:`mlstm`.
     batch_sizes : sequence of int
         How many sequences run at each step: falling, with sum N.
-    wh, wmh, h0, c0
+    wh, wmh, h0, c0, backend
         As in :func:`mlstm`.
 
     Returns
     -------
     h, c : Tensor of shape (N, H)
         Hidden and cell state after each step.
+
+    Raises
+    ------
+    ValueError
+        If an operand has the wrong shape, dtype or device, or the batch sizes are not falling.
     """
-    return torch.ops.skdiscovery.mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, h0, c0)
+    sizes = list(batch_sizes)
+    if sizes != sorted(sizes, reverse=True) or min(sizes, default=0) < 1:
+        raise ValueError(f"Expected batch_sizes to be positive and falling, got {sizes}.")
+    check_operands(x, mx, symbols, wh, wmh, h0, c0, (sum(sizes),), n_sequences=sizes[0])
+    operator = _operator("mlstm_packed", backend)
+    return operator(x, mx, symbols, sizes, wh, wmh, h0, c0)
+
+
+def _operator(name: str, backend: str) -> Any:
+    return getattr(torch.ops.skdiscovery, f"{name}_torch" if backend == "torch" else name)
 
 
 _OPERANDS = "Tensor x, Tensor? mx, Tensor? symbols, Tensor wh, Tensor? wmh, Tensor h0, Tensor c0"
-
-torch.library.define(
-    "skdiscovery::mlstm",
-    f"({_OPERANDS}, Tensor? keep) -> (Tensor h, Tensor c, Tensor gates, Tensor mh)",
-)
-torch.library.define(
-    "skdiscovery::mlstm_backward",
-    f"(Tensor dh, Tensor dc, {_OPERANDS}, Tensor? keep, Tensor h, Tensor c, Tensor gates, "
-    "Tensor mh) -> (Tensor dx, Tensor dmx, Tensor dwh, Tensor dwmh, Tensor dh0, Tensor dc0)",
-)
-torch.library.define(
-    "skdiscovery::mlstm_packed",
-    "(Tensor x, Tensor? mx, Tensor? symbols, int[] batch_sizes, Tensor wh, Tensor? wmh, Tensor h0,"
-    " Tensor c0) -> (Tensor h, Tensor c)",
-)
-torch.library.impl("skdiscovery::mlstm", "default", reference.forward)
-torch.library.impl("skdiscovery::mlstm_backward", "default", reference.backward)
-torch.library.impl(
-    "skdiscovery::mlstm_packed", "default", torch.no_grad()(reference.packed_forward)
-)
+_SCHEMAS = {
+    "mlstm": f"({_OPERANDS}, Tensor? keep) -> (Tensor h, Tensor c, Tensor gates, Tensor mh)",
+    "mlstm_backward": f"(Tensor dh, Tensor dc, {_OPERANDS}, Tensor? keep, Tensor h, Tensor c, "
+    "Tensor gates, Tensor mh) -> (Tensor dx, Tensor dmx, Tensor dwh, Tensor dwmh, Tensor dh0, "
+    "Tensor dc0)",
+    "mlstm_packed": "(Tensor x, Tensor? mx, Tensor? symbols, int[] batch_sizes, Tensor wh, "
+    "Tensor? wmh, Tensor h0, Tensor c0) -> (Tensor h, Tensor c)",
+}
+_LOOPS: dict[str, Callable[..., Any]] = {
+    "mlstm": reference.forward,
+    "mlstm_backward": reference.backward,
+    "mlstm_packed": torch.no_grad()(reference.packed_forward),
+}
 
 
-@torch.library.register_fake("skdiscovery::mlstm")
-def _(
+def _fake_mlstm(
     x: Tensor,
     mx: Tensor | None,
     symbols: Tensor | None,
@@ -130,8 +156,7 @@ def _(
     return h, c0.new_empty(h.shape), gates, h.new_empty(h.shape if wmh is not None else 0)
 
 
-@torch.library.register_fake("skdiscovery::mlstm_backward")
-def _(
+def _fake_backward(
     dh: Tensor,
     dc: Tensor,
     x: Tensor,
@@ -146,11 +171,10 @@ def _(
     mh = saved[-1]
     shapes = ((x, x), (mh, mh if mx is None else mx), (wh, wh), (mh, mh if wmh is None else wmh))
     gradients = tuple(like.new_empty(shaped.shape) for like, shaped in shapes)
-    return (*gradients, torch.empty_like(h0), torch.empty_like(c0))
+    return (*gradients, h0.new_empty(h0.shape), c0.new_empty(c0.shape))
 
 
-@torch.library.register_fake("skdiscovery::mlstm_packed")
-def _(
+def _fake_packed(
     x: Tensor,
     mx: Tensor | None,
     symbols: Tensor | None,
@@ -164,18 +188,48 @@ def _(
     return h0.new_empty(n_rows, hidden), c0.new_empty(n_rows, hidden)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+_FAKES: dict[str, Callable[..., Any]] = {
+    "mlstm": _fake_mlstm,
+    "mlstm_backward": _fake_backward,
+    "mlstm_packed": _fake_packed,
+}
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, gates, mh = output
     ctx.mark_non_differentiable(gates, mh)
     ctx.save_for_backward(*inputs, *output)
 
 
-def _differentiate(ctx: Any, dh: Tensor, dc: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    dx, dmx, dwh, dwmh, dh0, dc0 = torch.ops.skdiscovery.mlstm_backward(dh, dc, *saved)
-    if saved[1] is None:  # the LSTM, without mx and wmh
-        return dx, None, None, dwh, None, dh0, dc0, None
-    return dx, dmx, None, dwh, dwmh, dh0, dc0, None
+def _differentiate(backend: str) -> Callable[..., Any]:
+    """Return the backward pass of ``mlstm`` for autograd."""
+
+    def differentiate(ctx: Any, dh: Tensor, dc: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        dx, dmx, dwh, dwmh, dh0, dc0 = _operator("mlstm_backward", backend)(dh, dc, *saved)
+        if saved[1] is None:  # the LSTM, without mx and wmh
+            return dx, None, None, dwh, None, dh0, dc0, None
+        return dx, dmx, None, dwh, dwmh, dh0, dc0, None
+
+    return differentiate
 
 
-torch.library.register_autograd("skdiscovery::mlstm", _differentiate, setup_context=_setup_context)
+def _refuse(ctx: Any, *gradients: Any) -> None:
+    raise NotImplementedError(
+        "A double backward through the mLSTM is not supported: its gradients have no gradient. "
+        "Leave out create_graph=True."
+    )
+
+
+for _backend in ("auto", "torch"):
+    for _name, _schema in _SCHEMAS.items():
+        _qualified = "skdiscovery::" + _name + ("_torch" if _backend == "torch" else "")
+        torch.library.define(_qualified, _schema)
+        torch.library.impl(_qualified, "default", _LOOPS[_name])
+        torch.library.register_fake(_qualified, _FAKES[_name])
+        if _name == "mlstm":
+            torch.library.register_autograd(
+                _qualified, _differentiate(_backend), setup_context=_save_for_backward
+            )
+        elif _name == "mlstm_backward":
+            torch.library.register_autograd(_qualified, _refuse)

@@ -92,7 +92,7 @@ def backward(
     mx_rows = None if mx is None else _rows(mx, symbols)
     dz, dm = torch.empty_like(gates), torch.empty_like(h0)
     dmx, dmh = torch.empty_like(mh), torch.empty_like(mh)
-    dh_carried, dc_carried = torch.zeros_like(h0), torch.zeros_like(c0)
+    dh_carried, dc_carried = h0.new_zeros(h0.shape), c0.new_zeros(c0.shape)
     tanh_c, through_tanh = torch.empty_like(c0), torch.empty_like(c0)
 
     for t in reversed(range(len(gates))):

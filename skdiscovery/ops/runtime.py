@@ -1,14 +1,19 @@
 """Where and how torch works: device, precision, backend, denormal numbers."""
 
-import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
-logger = logging.getLogger("skdiscovery")
+from skdiscovery.ops import extension
 
 BACKENDS = ("auto", "torch", "cpp", "cuda")
+BACKEND_VARIABLE = "SKDISCOVERY_BACKEND"
+
+_CPU = torch.device("cpu")
+_COMPILED: dict[str, Literal["cpp", "cuda"]] = {"cpu": "cpp", "cuda": "cuda"}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -30,24 +35,42 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
-def resolve_backend(backend: str = "auto") -> str:
-    """Return the backend that runs the mLSTM; "auto" takes the fastest that is available.
+def resolve_backend(backend: str = "auto", device: torch.device = _CPU) -> str:
+    """Return the backend that runs the mLSTM on a device, after loading its kernels.
+
+    Parameters
+    ----------
+    backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
+        "auto" is what the environment variable ``SKDISCOVERY_BACKEND`` names or, without it, the
+        fastest that is available.
+    device : torch.device, default=torch.device("cpu")
+        Where it is to run.
 
     Raises
     ------
     ValueError
-        If a backend is named that is not available, or not known.
+        If a backend is named that is not available, not for the device, or not known.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"Unknown backend {backend!r}: expected one of {list(BACKENDS)}.")
-    missing = "this version of skdiscovery has no compiled kernels"
-    if backend in ("cpp", "cuda"):
-        raise ValueError(
-            f"Backend {backend!r} is not available: {missing}. Use backend='auto' or 'torch'."
-        )
     if backend == "auto":
-        logger.info("backend 'torch': %s", missing)
-    return "torch"
+        backend = os.environ.get(BACKEND_VARIABLE, "auto")
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"Unknown backend {backend!r}: expected one of {list(BACKENDS)}, as parameter or in "
+            f"the environment variable {BACKEND_VARIABLE}."
+        )
+    compiled = _COMPILED.get(device.type)
+    if backend == "torch" or (backend == "auto" and compiled is None):
+        return "torch"
+    if compiled is None or backend not in ("auto", compiled):
+        raise ValueError(f"Backend {backend!r} does not run on device {str(device)!r}.")
+    outcome = extension.load(compiled)
+    if outcome.library is not None:
+        return compiled
+    if backend == "auto":
+        return "torch"
+    raise ValueError(
+        f"Backend {backend!r} is not available: use 'auto' or 'torch'. Reason: {outcome.reason}"
+    )
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

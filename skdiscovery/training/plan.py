@@ -6,6 +6,7 @@ import torch
 
 from skdiscovery.nn import Architecture, ByteLanguageModel
 from skdiscovery.nn.model import WeightNorm
+from skdiscovery.ops import resolve_backend
 from skdiscovery.text import TextCorpus
 from skdiscovery.training.lanes import Lanes, PersistState
 from skdiscovery.training.optimization import OptimizationOptions
@@ -32,6 +33,7 @@ class TrainingPlan:
     max_epochs: int = 1
     max_steps: int | None = None
     checkpoint_every: int = 5000
+    backend: str = "auto"
 
     def new_model(self) -> ByteLanguageModel:
         """Return a model with initial weights."""
@@ -39,7 +41,14 @@ class TrainingPlan:
         return ByteLanguageModel(self.architecture, self.dropout).initialise(generator)
 
     def prepare(self, model: ByteLanguageModel, device: torch.device) -> ByteLanguageModel:
-        """Put weight norm on a model, and the model on a device, its weights in full precision."""
+        """Put weight norm on a model, and the model on a device, its weights in full precision.
+
+        Raises
+        ------
+        ValueError
+            If the backend is not available.
+        """
+        model.use_backend(resolve_backend(self.backend, device))
         model.normalise_weights(self.weight_norm)
         return model.to(device, torch.promote_types(self.dtype, torch.float32))
 

@@ -1,3 +1,4 @@
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -5,13 +6,38 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from skdiscovery import ops
+from skdiscovery.ops.runtime import BACKEND_VARIABLE
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 N_SYMBOLS = 7
 DIFFERENTIABLE = ("x", "mx", "wh", "wmh", "h0", "c0")
+
+
+class Backend:
+    """What the tests run with at the moment."""
+
+    name: str
+
+
+@pytest.fixture(scope="module", params=["torch", "cpp"], autouse=True)
+def backend(request):
+    """Run every test of this file with the loops, and with the compiled kernels."""
+    if request.param == "cpp" and os.environ.get(BACKEND_VARIABLE) == "torch":
+        pytest.skip(f"{BACKEND_VARIABLE} forbids the compiled kernels")
+    Backend.name = ops.resolve_backend(request.param)
+    return Backend.name
+
+
+def mlstm(*operands):
+    return ops.mlstm(*operands, backend=Backend.name)
+
+
+def operator(name):
+    return getattr(torch.ops.skdiscovery, name + ("_torch" if Backend.name == "torch" else ""))
 
 
 class Operands(NamedTuple):
@@ -59,10 +85,6 @@ def operands(
     )
 
 
-def sigmoid(z):
-    return 1 / (1 + np.exp(-z))
-
-
 def numpy_mlstm(given: Operands):
     """Return h, c and the gates of all steps, in float64."""
     arrays = given.map(lambda t: t.numpy() if t.dtype == torch.int64 else t.double().numpy())
@@ -74,7 +96,7 @@ def numpy_mlstm(given: Operands):
             h, c = h * keep[t][:, None], c * keep[t][:, None]
         m = h if mx is None else mx[row] * (h @ wmh.T)
         i, f, o, u = np.split(x[row] + m @ wh.T, 4, axis=1)
-        i, f, o, u = sigmoid(i), sigmoid(f), sigmoid(o), np.tanh(u)
+        i, f, o, u = expit(i), expit(f), expit(o), np.tanh(u)
         c = f * c + i * u
         h = o * np.tanh(c)
         result.append((h, c, np.hstack([i, f, o, u])))
@@ -91,7 +113,7 @@ def gradients(given: Operands, *, weight=1.0) -> list[torch.Tensor]:
     """Return the gradients of a loss that weighs each element of h and of c differently."""
     given = given.map(lambda t: t.detach().clone(memory_format=torch.preserve_format))
     inputs = leaves(given)
-    h, c, _ = ops.mlstm(*given)
+    h, c, _ = mlstm(*given)
     ramp = torch.linspace(-1, 1, h.numel(), dtype=torch.float64).view(h.shape)
     loss = weight * ((h.double() * ramp).sum() + (c.double() * ramp.flip(0)).sum())
     return list(torch.autograd.grad(loss, inputs))
@@ -101,7 +123,7 @@ def relative_error(value, expected):
     """Return the L2 norm of the difference relative to that of ``expected``."""
     value, expected = (torch.as_tensor(v).detach().double() for v in (value, expected))
     assert value.shape == expected.shape
-    return float((value - expected).norm() / expected.norm())
+    return float((value - expected).norm() / expected.norm().clamp(min=1e-100))
 
 
 def assert_same(got, expected, tolerance=0.0):
@@ -122,13 +144,57 @@ def every_case(test):
 
 
 @every_case
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13)])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (256, 3, 17)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_forward_is_the_plain_loop(cell, form, masked, sizes, dtype, tolerance):
     given = operands(*sizes, cell=cell, form=form, masked=masked).to(dtype)
-    result = ops.mlstm(*given)
+    result = mlstm(*given)
     assert {output.dtype for output in result} == {dtype}
     assert_same(result, numpy_mlstm(given), tolerance)
+
+
+@every_case
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (256, 3, 17)])
+def test_float32_gradients_are_those_of_float64(cell, form, masked, sizes):
+    given = operands(*sizes, cell=cell, form=form, masked=masked).to(torch.float32)
+    assert_same(gradients(given), gradients(given.to(torch.float64)), 1e-5)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@every_case
+def test_threads_may_share_a_row(cell, form, masked, two_threads):
+    given = operands(2, 33, 301, cell=cell, form=form, masked=masked)  # too much for one thread
+    assert_same(mlstm(*given), numpy_mlstm(given), 1e-12)
+    expected = gradients(given)
+    torch.set_num_threads(1)
+    assert_same(gradients(given), expected, 1e-12)
+
+
+@every_cell
+def test_gates_saturate_and_stay_finite(cell):
+    given = operands(4, 2, 3, cell=cell)
+    loud = given._replace(x=given.x * 1e5)
+    for numbers in (loud, loud.to(torch.float32)):
+        h, c, gates = mlstm(*numbers)
+        assert_same((h, c, gates), numpy_mlstm(loud), 1e-5)
+        assert all(gradient.isfinite().all() for gradient in gradients(numbers))
+
+
+@every_cell
+def test_a_number_that_is_none_spreads(cell):
+    given = operands(4, 2, 3, cell=cell, form="dense")
+    given.x[1, 0] = torch.nan
+    h, c, _ = mlstm(*given)
+    assert c.isnan()[:, :, 0].tolist() == [[False, False]] + [[True, False]] * 3
+    assert h.isnan()[1:, 0].all()
+    assert h[:, 1].isfinite().all()
 
 
 @every_case
@@ -139,7 +205,7 @@ def test_gradcheck(cell, form, masked, outputs):
 
     def function(*tensors):
         assert len(tensors) == len(inputs)
-        result = ops.mlstm(*given)
+        result = mlstm(*given)
         return [result[k] for k in outputs]
 
     assert torch.autograd.gradcheck(function, inputs)
@@ -149,7 +215,7 @@ def test_gradcheck(cell, form, masked, outputs):
 def test_gates_have_no_gradient(cell):
     given = operands(cell=cell)
     leaves(given)
-    assert [output.requires_grad for output in ops.mlstm(*given)] == [True, True, False]
+    assert [output.requires_grad for output in mlstm(*given)] == [True, True, False]
 
 
 @every_form
@@ -157,7 +223,7 @@ def test_gates_have_no_gradient(cell):
 def test_bfloat16_stays_near(cell, form):
     given = operands(31, 7, 13, cell=cell, form=form, masked=True)
     given = given.to(torch.bfloat16, cell_dtype=torch.float32)
-    h, c, gates = ops.mlstm(*given)
+    h, c, gates = mlstm(*given)
     assert (h.dtype, c.dtype, gates.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
     assert_same((h, c, gates), numpy_mlstm(given), 1e-2)
     assert_same(gradients(given), gradients(given.to(torch.float64)), 2e-2)
@@ -177,7 +243,7 @@ def test_operands_need_not_be_contiguous(cell, form, masked):
 
     for scattered in (given.map(transposed_in_memory), given.map(strided_in_memory)):
         assert not scattered.wh.is_contiguous()
-        assert_same(ops.mlstm(*scattered), ops.mlstm(*given), 1e-12)
+        assert_same(mlstm(*scattered), mlstm(*given), 1e-12)
         assert_same(gradients(scattered), gradients(given), 1e-12)
 
 
@@ -195,12 +261,12 @@ def test_chunks_with_carried_state_are_one_sequence(cell, form, masked, n_steps,
         per_step = {name: of_steps(getattr(given, name)) for name in ("symbols", "keep")}
         if form == "dense":
             per_step |= {name: of_steps(getattr(given, name)) for name in ("x", "mx")}
-        return ops.mlstm(*given._replace(h0=h0, c0=c0, **per_step))
+        return mlstm(*given._replace(h0=h0, c0=c0, **per_step))
 
     first = part(slice(cut), given.h0, given.c0)
     second = part(slice(cut, None), first[0][-1], first[1][-1])
     chunked = [torch.cat(pair) for pair in zip(first, second, strict=True)]
-    assert_same(chunked, ops.mlstm(*given), 1e-12)
+    assert_same(chunked, mlstm(*given), 1e-12)
 
 
 @every_cell
@@ -210,15 +276,15 @@ def test_a_reset_is_a_start_from_zero(cell, reset, sequence, seed):
     given = operands(6, 3, 4, cell=cell, seed=seed)
     keep = torch.ones(6, 3, dtype=torch.float64)
     keep[reset, sequence] = 0
-    h, c, _ = ops.mlstm(*given._replace(keep=keep))
+    h, c, _ = mlstm(*given._replace(keep=keep))
 
     zero = torch.zeros(1, 4, dtype=torch.float64)
     alone = given._replace(symbols=given.symbols[reset:, sequence, None], h0=zero, c0=zero)
-    fresh_h, fresh_c, _ = ops.mlstm(*alone)
+    fresh_h, fresh_c, _ = mlstm(*alone)
     assert_same((h[reset:, sequence], c[reset:, sequence]), (fresh_h[:, 0], fresh_c[:, 0]), 1e-12)
 
     others = [k for k in range(3) if k != sequence]
-    whole_h, whole_c, _ = ops.mlstm(*given)
+    whole_h, whole_c, _ = mlstm(*given)
     assert_same((h[:, others], c[:, others]), (whole_h[:, others], whole_c[:, others]), 1e-12)
 
 
@@ -229,7 +295,7 @@ def test_a_reset_is_a_start_from_zero(cell, reset, sequence, seed):
 def test_packed_is_dense_without_the_padding(cell, form, lengths, seed):
     lengths = sorted(lengths, reverse=True)
     given = operands(lengths[0], len(lengths), 4, cell=cell, form=form, seed=seed)
-    h, c, _ = ops.mlstm(*given)
+    h, c, _ = mlstm(*given)
     assert_same(packed(given, lengths), (pack(h, lengths).data, pack(c, lengths).data), 1e-12)
 
 
@@ -238,7 +304,7 @@ def pack(padded, lengths):
 
 
 def packed(given: Operands, lengths):
-    return ops.mlstm_packed(*packed_arguments(given, lengths))
+    return ops.mlstm_packed(*packed_arguments(given, lengths), backend=Backend.name)
 
 
 def packed_arguments(given: Operands, lengths) -> tuple[Any, ...]:
@@ -264,7 +330,7 @@ def test_packed_takes_bfloat16_with_a_float32_cell_state():
 @every_case
 def test_repeats_bit_for_bit(cell, form, masked):
     given = operands(9, 5, 7, cell=cell, form=form, masked=masked).to(torch.float32)
-    assert_same(ops.mlstm(*given), ops.mlstm(*given))
+    assert_same(mlstm(*given), mlstm(*given))
     assert_same(gradients(given), gradients(given))
     lengths = [9, 7, 7, 2, 1]
     assert_same(packed(given, lengths), packed(given, lengths))
@@ -275,7 +341,7 @@ def test_backward_twice_overwrites_nothing(cell, form, masked):
     given = operands(6, 3, 4, cell=cell, form=form, masked=masked)
     before = given.map(torch.clone)
     inputs = leaves(given)
-    outputs = ops.mlstm(*given)
+    outputs = mlstm(*given)
     computed = [output.detach().clone() for output in outputs]
     loss = (outputs[0] * outputs[1]).sum()
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
@@ -287,6 +353,24 @@ def test_backward_twice_overwrites_nothing(cell, form, masked):
     assert_same(outputs, computed)
     for tensor, original in zip(given, before, strict=True):
         assert tensor is None or torch.equal(tensor, original)
+
+
+def test_a_double_backward_is_refused():
+    given = operands()
+    inputs = leaves(given)
+    (gradient, *_) = torch.autograd.grad(mlstm(*given)[0].sum(), inputs, create_graph=True)
+    with pytest.raises(NotImplementedError, match="double backward through the mLSTM is not"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("symbol", [-1, N_SYMBOLS])
+def test_a_symbol_without_a_row_is_refused(symbol):
+    given = operands()
+    given.symbols[2, 1] = symbol
+    with pytest.raises(IndexError, match="out of range"):
+        mlstm(*given)
+    with pytest.raises(IndexError, match="out of range"):
+        packed(given, [5, 5, 5])
 
 
 @pytest.fixture
@@ -301,7 +385,7 @@ def poisoned_memory():
 def test_reads_no_memory_that_it_has_not_written(cell, form, masked, poisoned_memory):
     assert torch.empty(2).isnan().all()
     given = operands(6, 3, 4, cell=cell, form=form, masked=masked)
-    results = [*ops.mlstm(*given), *packed(given, [6, 4, 1]), *gradients(given)]
+    results = [*mlstm(*given), *packed(given, [6, 4, 1]), *gradients(given)]
     assert all(result.isfinite().all() for result in results)
 
 
@@ -309,17 +393,17 @@ def test_reads_no_memory_that_it_has_not_written(cell, form, masked, poisoned_me
 def test_opcheck(cell, form, masked):
     given = operands(3, 2, 2, cell=cell, form=form, masked=masked)
     leaves(given)
-    torch.library.opcheck(torch.ops.skdiscovery.mlstm.default, tuple(given))
+    torch.library.opcheck(operator("mlstm").default, tuple(given))
 
 
 @every_case
 def test_opcheck_of_the_backward(cell, form, masked):
     given = operands(3, 2, 2, cell=cell, form=form, masked=masked)
-    torch.library.opcheck(torch.ops.skdiscovery.mlstm_backward.default, backward_arguments(given))
+    torch.library.opcheck(operator("mlstm_backward").default, backward_arguments(given))
 
 
 def backward_arguments(given: Operands) -> tuple[torch.Tensor | None, ...]:
-    outputs = torch.ops.skdiscovery.mlstm(*given)
+    outputs = operator("mlstm")(*given)
     return (torch.ones_like(outputs[0]), torch.ones_like(outputs[1]), *given, *outputs)
 
 
@@ -327,8 +411,8 @@ def backward_arguments(given: Operands) -> tuple[torch.Tensor | None, ...]:
 @every_cell
 def test_opcheck_of_operands_that_are_not_contiguous(cell, form):
     given = operands(3, 2, 2, cell=cell, form=form, masked=True).map(transposed_in_memory)
-    torch.library.opcheck(torch.ops.skdiscovery.mlstm.default, tuple(given))
-    torch.library.opcheck(torch.ops.skdiscovery.mlstm_backward.default, backward_arguments(given))
+    torch.library.opcheck(operator("mlstm").default, tuple(given))
+    torch.library.opcheck(operator("mlstm_backward").default, backward_arguments(given))
 
 
 @every_form
@@ -336,4 +420,4 @@ def test_opcheck_of_operands_that_are_not_contiguous(cell, form):
 def test_opcheck_of_packed(cell, form):
     given = operands(4, 3, 2, cell=cell, form=form)
     arguments = packed_arguments(given, [4, 2, 1])
-    torch.library.opcheck(torch.ops.skdiscovery.mlstm_packed.default, arguments)
+    torch.library.opcheck(operator("mlstm_packed").default, arguments)

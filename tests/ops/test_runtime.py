@@ -1,10 +1,10 @@
-import logging
+from pathlib import Path
 
 import pytest
 import torch
 
-from skdiscovery.ops import flush_denormals, resolve_backend, resolve_device
-from skdiscovery.ops.runtime import resolve_precision
+from skdiscovery.ops import extension, flush_denormals, resolve_backend, resolve_device
+from skdiscovery.ops.runtime import BACKEND_VARIABLE, resolve_precision
 
 
 def test_auto_is_a_gpu_if_there_is_one():
@@ -23,18 +23,62 @@ def test_a_device_that_is_not_there_is_refused(device):
         resolve_device(device)
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch"])
-def test_backends_that_are_always_there(backend):
-    assert resolve_backend(backend) in ("torch", "cpp", "cuda")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """The compiled kernels that can be loaded; none unless a test adds some."""
+    loadable = set()
+
+    def load(backend):
+        if backend in loadable:
+            return extension.Outcome(Path("kernels.so"), "built before")
+        return extension.Outcome(None, "there is no compiler")
+
+    monkeypatch.setattr(extension, "load", load)
+    monkeypatch.delenv(BACKEND_VARIABLE, raising=False)
+    return loadable
+
+
+def test_auto_takes_compiled_kernels_where_there_are_some(kernels):
+    assert resolve_backend() == resolve_backend("auto", CPU) == "torch"
+    kernels.add("cpp")
+    assert resolve_backend() == resolve_backend("auto", CPU) == "cpp"
+    assert resolve_backend("auto", torch.device("meta")) == "torch"
+
+
+def test_torch_loads_nothing(monkeypatch):
+    monkeypatch.setattr(extension, "load", lambda backend: pytest.fail("loaded"))
     assert resolve_backend("torch") == "torch"
 
 
-def test_auto_gives_its_reason_in_one_line(caplog):
-    with caplog.at_level(logging.INFO, "skdiscovery"):
+def test_a_named_backend_raises_where_it_is_missing(kernels):
+    with pytest.raises(ValueError, match=r"Backend 'cpp' is not .* there is no compiler"):
+        resolve_backend("cpp")
+    kernels.add("cpp")
+    assert resolve_backend("cpp") == "cpp"
+
+
+@pytest.mark.parametrize(("backend", "device"), [("cuda", "cpu"), ("cpp", "meta")])
+def test_a_backend_of_another_device_is_refused(kernels, backend, device):
+    kernels |= {"cpp", "cuda"}
+    with pytest.raises(ValueError, match=f"'{backend}' does not run on device '{device}'"):
+        resolve_backend(backend, torch.device(device))
+
+
+def test_the_environment_says_what_auto_is(kernels, monkeypatch):
+    kernels.add("cpp")
+    monkeypatch.setenv(BACKEND_VARIABLE, "torch")
+    assert resolve_backend("auto") == "torch"
+    assert resolve_backend("cpp") == "cpp"
+    kernels.clear()
+    monkeypatch.setenv(BACKEND_VARIABLE, "cpp")
+    with pytest.raises(ValueError, match="Backend 'cpp' is not available"):
         resolve_backend("auto")
-    (record,) = caplog.records
-    assert "torch" in record.message
-    assert "\n" not in record.message
+    monkeypatch.setenv(BACKEND_VARIABLE, "fast")
+    with pytest.raises(ValueError, match=f"Unknown backend 'fast'.*{BACKEND_VARIABLE}"):
+        resolve_backend("auto")
 
 
 def test_an_unknown_backend_is_refused():
