@@ -13,13 +13,13 @@ import matplotlib as mpl
 
 mpl.use("Agg")  # pictures go to files: no display is needed
 
-import matplotlib.pyplot as plt
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 
 from skdiscovery import (
     ByteMLSTMLanguageModel,
+    LearningCurveDisplay,
     MLSTMFeaturizer,
     SentimentNeuronClassifier,
     plot_heatmap,
@@ -88,11 +88,8 @@ def pretrain(texts: list[str]) -> None:
         f"{curve.bits_per_byte.iloc[-1]:.2f} at the end, "
         f"{held_out.bits_per_byte.iloc[-1]:.2f} on held-out reviews"
     )
-    figure, axes = plt.subplots()
-    axes.plot(curve.bytes, curve.bits_per_byte)
-    axes.set(xlabel="bytes read", ylabel="bits per byte")
     path = FOLDER / "learning_curve.png"
-    figure.savefig(path, dpi=150)
+    LearningCurveDisplay.from_estimator(model).figure_.savefig(path, dpi=150)
     print(f"   {path}")
 
 
