@@ -8,7 +8,7 @@ of save_pretrained, OpenAI's folder of 0.npy to 14.npy, a .pt file of NVIDIA's s
 (any version), or a folder of .npy files or a .pt file of state dicts of pytorch-sentiment-neuron.
 
 It prints what it found, and how many bits the model takes for a byte of plain English: 1 to 2.5 for
-one that was trained, 8 and more for one that was not, or was misread. Nothing in a SOURCE is run.
+one that was trained, 7 and more for one that was not, or was misread. Nothing in a SOURCE is run.
 """
 
 import argparse

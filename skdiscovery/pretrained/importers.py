@@ -52,26 +52,33 @@ def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> Impo
     .. [3] https://github.com/guillitte/pytorch-sentiment-neuron
     """
     path = Path(path)
-    is_state_dict = path.is_file() and _is_of_torch(path)
-    if gates is not None and not is_state_dict:
+    start = b"" if path.is_dir() else _start(path)
+    # A .safetensors file begins with the length of its header, which may look like a pickle's
+    # first bytes, and the header with a brace.
+    is_safetensors = start[8:] == b"{"
+    is_of_torch = start.startswith((b"PK", b"\x80")) and not is_safetensors
+    if gates is not None and not is_of_torch:
         raise ValueError(
             f"gates={gates!r} is for .pt files, and {os.fspath(path)!r} is none: leave it out."
         )
-    if is_state_dict:
-        return import_state_dict(path, gates)
     if path.is_dir():
         return import_npy_folder(path)
-    if path.suffix == ".npy":
+    if is_of_torch:
+        return import_state_dict(path, gates)
+    if start.startswith(b"\x93NUMPY"):
         raise ValueError(
             f"{os.fspath(path)!r} is one array of a model: give the folder that has them all."
+        )
+    if not is_safetensors:
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a model of skdiscovery, nor one that it can import: "
+            "expected a whole .safetensors file written by save_pretrained, a .pt file of "
+            "sentiment-discovery or pytorch-sentiment-neuron, or a folder with the .npy files of "
+            f"OpenAI, got a file that begins with {start!r}."
         )
     return ImportedModel("skdiscovery", *read_model(path))
 
 
-def _is_of_torch(path: Path) -> bool:
-    """Tell the zip files and the pickles of ``torch.save`` from ``.safetensors`` files."""
+def _start(path: Path) -> bytes:
     with open(path, "rb") as file:
-        start = file.read(9)
-    # A .safetensors file begins with the length of its header, which may look like a pickle's
-    # first bytes, and the header with a brace.
-    return start[8:] != b"{" and start.startswith((b"PK", b"\x80"))
+        return file.read(9)

@@ -63,7 +63,7 @@ def _explain(error: Exception) -> str:
             f"tensors alone, as in {HOW_TO_SAVE_TENSORS}."
         )
     if isinstance(error, pickle.UnpicklingError):
-        reason = "it is no pickle of tensors"
+        reason = "it is a pickle of more than tensors, which could run code and is not read"
     else:
         reason = (str(error) or type(error).__name__).splitlines()[0]
     return f"is cut short, damaged, or not a file of torch.save: {reason}."
