@@ -35,6 +35,8 @@ class Layout:
     preprocessor: str
     residual: bool = True
     """Whether a layer reads the sum of all layers below, as ours do, or the last of them."""
+    may_pad: bool = False
+    """Whether there may be a symbol 0 for padding, so that byte b is symbol b + 1."""
 
     def count_layers(self, names: Collection[str]) -> int:
         """Return how many layers have at least one array among ``names``."""
@@ -99,6 +101,7 @@ LAYOUTS = (
         cells=(_APEX_LSTM, _APEX_MLSTM),
         preprocessor="nvidia",
         residual=False,
+        may_pad=True,
     ),
     Layout(
         system="pytorch-sentiment-neuron",

@@ -83,7 +83,8 @@ def _import(
             "the one below alone; skdiscovery's read the sum of all below, as in v0. Of later "
             "versions it can read models of one layer."
         )
-    state = _without_padding_symbol(state, layout)
+    if layout.may_pad:
+        state = _without_padding_symbol(state, layout)
     bias, wx = (state[names[f"layers.0.{name}"][0]] for name in ("bias", "wx"))
     architecture = Architecture(
         hidden_size=bias.size // 4,
@@ -105,7 +106,7 @@ def _import(
 
 
 def _without_padding_symbol(state: StateDict, layout: Layout) -> StateDict:
-    """Drop the row of symbol 0, with which the last versions pad; byte b is their symbol b + 1."""
+    """Drop the rows of symbol 0, if there are rows for more than the bytes."""
     by_symbol = (layout.embedding, f"{layout.head}.weight", f"{layout.head}.bias")
     padded = [name for name in by_symbol if state[name].shape[:1] == (N_SYMBOLS + 1,)]
     return state | {name: state[name][1:] for name in padded}

@@ -32,13 +32,13 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         # torch does not look at the checksums that its files have.
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                if (member := file.testzip()) is not None:
+            with zipfile.ZipFile(path) as archive:
+                if (member := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {member!r} does not match")
-        # A command line's options are in sentiment-discovery's checkpoints: a class whose objects
-        # do nothing but have attributes.
-        with safe_globals([argparse.Namespace]):
-            content = torch.load(path, weights_only=True, map_location="cpu")
+        # An open file, for torch may take a path's suffix for what the file is. A command line's
+        # options are in sentiment-discovery's checkpoints: objects that only have attributes.
+        with open(path, "rb") as file, safe_globals([argparse.Namespace]):
+            content = torch.load(file, weights_only=True, map_location="cpu")
         checkpoint = isinstance(content, Mapping) and "state_dict" in content
         return dict(_flatten(content["state_dict"] if checkpoint else content))
     except Exception as error:  # a damaged pickle may raise anything

@@ -185,6 +185,15 @@ def test_the_padding_symbol_of_the_last_versions_is_dropped(tmp_path):
     assert_reads_as(imported, expected)
 
 
+def test_v0_never_pads(tmp_path, toy_state_dict):
+    state = toy_state_dict()
+    for name in ("embedder.weight", "rnn.h2o.weight", "rnn.h2o.bias"):
+        state[name] = torch.cat([state[name], state[name][:1]])
+    assert_refused(
+        save(state, tmp_path / "m.pt"), r"embedder\.weight: expected \(256, 3\), got \(257"
+    )
+
+
 def test_an_mlstm_of_v02_has_the_gates_of_v0(tmp_path, toy_state_dict, assert_same_weights):
     v0 = toy_state_dict()
     names = {"w_ih": "wx.weight", "w_hh": "wh.weight", "w_mih": "wmx.weight"}
