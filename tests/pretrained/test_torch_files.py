@@ -70,6 +70,7 @@ def test_a_file_that_asks_for_code_is_refused_and_nothing_runs(tmp_path, hostile
         read_tensors(path)
     assert os.fspath(path) in str(caught.value)
     assert "weights_only=False" not in str(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert not ran.exists()
     torch.load(path, weights_only=False)  # which shows that the file is as hostile as it looks
