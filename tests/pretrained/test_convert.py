@@ -53,7 +53,7 @@ def test_bits_per_byte_tell_whether_a_model_was_read_as_it_should_be(convert, tm
     torch.save(as_tensors(state), tmp_path / "v02.pt")
     target = tmp_path / "model.safetensors"
     assert bits(tmp_path / "v02.pt", target, "--gates", "ifou") == bits("default", target) < 2.5
-    assert bits(tmp_path / "v02.pt", target) > 6
+    assert bits(tmp_path / "v02.pt", target) > 4
 
 
 def as_tensors(arrays):
@@ -86,7 +86,8 @@ def test_models_of_others_go_to_openais_layout_and_back(
 def test_an_export_says_what_the_files_do_not(convert, tmp_path, openai_toy):
     printed = convert("default", tmp_path / "default", "--to", "openai")
     assert "note: the files do not say that the model's preprocessor is 'review'" in printed
-    assert "(6.5 MB)" in printed
+    size = sum(file.stat().st_size for file in (tmp_path / "default").iterdir())
+    assert f"({size / 1e6:.1f} MB)" in printed
     assert "note" not in convert(openai_toy, tmp_path / "copy", "--to", "openai")
 
 
