@@ -30,9 +30,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     language_model : str, path-like or ByteMLSTMLanguageModel, default="default"
-        Name of a model that ships with the package, a file of
-        :meth:`~skdiscovery.ByteMLSTMLanguageModel.save_pretrained`, or a fitted model. A model is
-        frozen: clones of the featurizer share it, and nothing trains it.
+        Name of a model that ships with the package, a file or folder that
+        :meth:`~skdiscovery.ByteMLSTMLanguageModel.from_pretrained` reads, or a fitted model. A
+        model is frozen: clones of the featurizer share it, and nothing trains it.
     state : {"cell", "hidden"}, default="cell"
         Which state of the model. The cell state is Radford et al.'s [1]_.
     layer : int, default=-1

@@ -20,7 +20,8 @@ from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
-from skdiscovery.pretrained.format import Config, architecture_of, read_model, write_model
+from skdiscovery.pretrained.format import Config, architecture_of, write_model
+from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
 from skdiscovery.text.preprocessing import PREPROCESSORS
@@ -372,12 +373,14 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def from_pretrained(
         cls, name_or_path: str | os.PathLike, *, device: str = "auto"
     ) -> "ByteMLSTMLanguageModel":
-        """Read a fitted model from a file, or one that ships with the package by its name.
+        """Read a fitted model from disk, or one that ships with the package by its name.
 
         Parameters
         ----------
         name_or_path : str or path-like
-            Name of a shipped model, as "default", or a file of :meth:`save_pretrained`.
+            Name of a shipped model, as "default", a file of :meth:`save_pretrained`, or a model
+            of OpenAI's, of sentiment-discovery or of pytorch-sentiment-neuron:
+            see :func:`~skdiscovery.pretrained.import_model`.
         device : str, default="auto"
             Where the model computes.
 
@@ -388,9 +391,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such model, or the file is not one or is cut short.
+            If there is no such model, or it is not one, is not whole, or asks for code.
         """
-        weights, config = read_model(find_model(name_or_path))
+        _, weights, config = import_model(find_model(name_or_path))
         names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
         model = cls(**{name: config[name] for name in names}, device=device)
         model._set_fitted(weights, config, [], [])

@@ -17,14 +17,14 @@ def find_model(name_or_path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        If it is neither a shipped name nor a file.
+        If it is neither a shipped name nor a file or folder.
     """
     path = Path(name_or_path)
     if os.fspath(name_or_path) in shipped_models():
         return WEIGHTS / f"{path}.safetensors"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
-            f"No language model {os.fspath(name_or_path)!r}: it is neither a file nor one of the "
-            f"models that ship with skdiscovery, {shipped_models()}."
+            f"No language model {os.fspath(name_or_path)!r}: it is neither a file, nor a folder, "
+            f"nor one of the models that ship with skdiscovery, {shipped_models()}."
         )
     return path

@@ -36,7 +36,7 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(two_models, monkeypatch):
     assert find_model("./small").samefile(two_models / "small")
 
 
-@pytest.mark.parametrize("name", ["smal", "", "no/such/file.safetensors", "."])
+@pytest.mark.parametrize("name", ["smal", "no/such/file.safetensors"])
 def test_an_unknown_name_is_refused_with_the_shipped_ones(two_models, name):
     message = re.escape(f"{name!r}") + r".*\['large', 'small'\]"
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,173 @@
+import math
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery.pretrained import import_model, read_model, write_model
+
+CONFIG = {
+    "hidden_size": 5, "embedding_size": 3, "n_layers": 1, "cell": "mlstm",
+    "preprocessor": "review", "n_steps": 7, "n_bytes_seen": 900, "pooling": "mean",
+}  # fmt: skip
+
+
+@pytest.fixture
+def v0_file(tmp_path, toy_state_dict):
+    """The toy model as a checkpoint of sentiment-discovery v0."""
+    torch.save({"state_dict": toy_state_dict(), "epoch": 0}, tmp_path / "e0.pt")
+    return tmp_path / "e0.pt"
+
+
+@pytest.fixture
+def own_file(tmp_path, random_weights):
+    """A file of save_pretrained."""
+    write_model(tmp_path / "own.safetensors", random_weights(), CONFIG)
+    return tmp_path / "own.safetensors"
+
+
+# What the code of OpenAI and of NVIDIA computes
+
+
+@pytest.mark.parametrize(
+    ("text", "cells", "nats"),
+    [
+        ("Great movie!", [-0.4532214, -0.14889218, 0.19397846, 0.49368783], 5.65170749),
+        ("  ok ", [-0.5157273, -0.17691979, 0.14974921, 0.48476315], 5.79952547),
+        ("awful,\njust awful.", [-0.49817864, -0.23987999, 0.06985862, 0.31326345], 5.55723425),
+        ("", [-0.54869779, -0.22422199, 0.0570618, 0.35020525], 6.04503747),
+    ],
+)
+def test_openais_model_gives_openais_features_and_loss(openai_toy, text, cells, nats):
+    features = MLSTMFeaturizer(openai_toy, device="cpu", precision="float64").fit_transform([text])
+    np.testing.assert_allclose(features[0], cells, atol=2e-7)
+    model = ByteMLSTMLanguageModel.from_pretrained(os.fspath(openai_toy), device="cpu")
+    assert -model.score([text]) * math.log(2) == pytest.approx(nats, abs=1e-6)
+    (trace,) = model.activations([text])
+    np.testing.assert_allclose(trace[-1], cells, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("Great<br /> movie!", [-0.37429519, -0.13830014, 0.23334929, 0.32918005]),
+        (" ok", [-0.48360138, -0.05591166, 0.25085931, 0.16240206]),
+        ("awful,  just\tawful.", [-0.39570262, -0.08719686, 0.16055468, 0.41004364]),
+    ],
+)
+def test_sentiment_discoverys_model_gives_its_features(v0_file, text, cells):
+    features = MLSTMFeaturizer(v0_file, device="cpu").fit_transform([text])
+    np.testing.assert_allclose(features[0], cells, atol=1e-6)
+
+
+def test_an_imported_model_is_kept_as_one_file(v0_file, tmp_path, assert_same_weights):
+    model = ByteMLSTMLanguageModel.from_pretrained(v0_file)
+    model.save_pretrained(tmp_path / "model.safetensors")
+    weights, config = read_model(tmp_path / "model.safetensors")
+    assert_same_weights(weights, import_model(v0_file).weights)
+    assert config["preprocessor"] == model.preprocessor == "nvidia"
+    assert (model.n_steps_, model.hidden_size, model.embedding_size) == (0, 4, 3)
+
+
+def test_an_imported_model_trains_on(v0_file):
+    texts = ["What a lovely film!"] * 20
+    model = ByteMLSTMLanguageModel.from_pretrained(v0_file, device="cpu")
+    before = model.score(texts)
+    model.set_params(batch_size=4, seq_length=16, learning_rate=0.01)
+    assert model.partial_fit(texts).score(texts) > before
+
+
+# What a file is, whatever its name
+
+
+def test_a_file_of_ours_is_read_as_it_is(own_file, random_weights, assert_same_weights):
+    system, weights, config = import_model(own_file)
+    assert system == "skdiscovery"
+    assert_same_weights(weights, random_weights())
+    assert {name: config[name] for name in CONFIG} == CONFIG
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_the_name_does_not_matter(tmp_path, toy_state_dict, is_zip):
+    path = tmp_path / "model.safetensors"
+    torch.save(toy_state_dict(), path, _use_new_zipfile_serialization=is_zip)
+    assert import_model(path).system == "sentiment-discovery v0"
+
+
+def test_a_file_of_ours_whose_first_bytes_are_a_pickles_is_ours(tmp_path, random_weights):
+    # The length of the header: 0x280 at its shortest, lengthened until it is 0x?80.
+    path = tmp_path / "model"
+    for n_blanks in range(0, 256, 8):
+        write_model(path, random_weights(), CONFIG | {"note": " " * n_blanks})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert import_model(path).system == "skdiscovery"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"got a file that begins with b''"),
+        (b"I loved it.\n", r"expected a whole \.safetensors .* a \.pt file .* begins with b'I lov"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "nor one that it can import"),
+        (b"PK\x03\x04" + bytes(99), r"not a file of torch\.save"),
+        (b"\x80\x02}q\x00.", r"not a file of torch\.save"),
+    ],
+    ids=["empty", "text", "Keras", "zip", "pickle"],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        ByteMLSTMLanguageModel.from_pretrained(path)
+    assert os.fspath(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+def test_a_file_of_ours_that_is_cut_short_is_refused_as_such(own_file, share):
+    whole = own_file.read_bytes()
+    own_file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match="expected a whole"):
+        import_model(own_file)
+
+
+def test_one_array_of_a_model_is_refused_with_what_to_give(openai_toy):
+    with pytest.raises(ValueError, match=r"1\.npy' is one array.*give the folder"):
+        import_model(openai_toy / "1.npy")
+
+
+@pytest.mark.parametrize("name", ["", ".", "no/such/model"])
+def test_what_is_not_there_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"without a model|No language model"):
+        MLSTMFeaturizer(name).fit()
+
+
+def test_the_order_of_gates_is_of_state_dicts_only(v0_file, openai_toy, own_file):
+    swapped = import_model(v0_file, gates="ifuo").weights["layers.0.bias"]
+    i, f, o, u = np.split(import_model(v0_file, gates="ifou").weights["layers.0.bias"], 4)
+    np.testing.assert_array_equal(swapped, np.concatenate([i, f, u, o]))
+    for path in (openai_toy, own_file):
+        with pytest.raises(ValueError, match=r"gates='ifou' is for \.pt files"):
+            import_model(path, gates="ifou")
+
+
+@pytest.mark.parametrize("use", [ByteMLSTMLanguageModel.from_pretrained, MLSTMFeaturizer.fit])
+def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path, hostile, toy_state_dict, use):
+    bomb, ran = hostile
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": toy_state_dict(), "optim": bomb}, path)
+    with pytest.raises(ValueError, match="which is code"):
+        use(path if use != MLSTMFeaturizer.fit else MLSTMFeaturizer(path))
+    assert not ran.exists()
+
+
+def test_a_model_may_be_deleted_once_it_is_read(openai_toy):
+    model = ByteMLSTMLanguageModel.from_pretrained(openai_toy, device="cpu")
+    before = model.score(["ok"])
+    shutil.rmtree(openai_toy)
+    assert model.score(["ok"]) == before
