@@ -169,7 +169,7 @@ def train(
     """Train, and write what comes of it."""
     try:
         lm.fit(parts["train"], X_val=parts.get("valid"))
-    except (OSError, ValueError) as error:
+    except (MemoryError, OSError, ValueError) as error:
         # It trained until the loss became infinite, and has the last good weights; or not at all.
         if hasattr(lm, "history_") and not lm.history_.empty:
             write_model(lm, options)
