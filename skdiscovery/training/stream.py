@@ -7,7 +7,7 @@ import numpy as np
 from skdiscovery.text.corpus import TextCorpus
 
 SHARD_BYTES = 2**20
-"""Least size of a shard. A lane holds one in memory, so they are small beside a corpus."""
+"""About the size of a shard. A lane holds one in memory, so they are small beside a corpus."""
 
 
 class ShuffledStream:
