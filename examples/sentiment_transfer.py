@@ -31,14 +31,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 
-from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery import (
+    MLSTMFeaturizer,
+    NeuronHistogramDisplay,
+    NeuronWeightsDisplay,
+    SentimentNeuronClassifier,
+)
 from skdiscovery.datasets import fetch_sst2
 
 L1_GRID = 2.0 ** np.arange(-8, 1)
@@ -49,8 +53,6 @@ N_PRINTED = 5
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 MISSING_LABELS = ["", "NA", "N/A", "NaN", "nan", "null"]
-# Of Okabe and Ito's palette, which the colour-blind can tell apart.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 Parts = dict[str, Any]  # what belongs to "train", "valid" and "test": tables, features, labels
 
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     save_neurons(featurizer, search, few, k, folder)
     draw_neurons(X["train"][:, top[:N_PLOTTED]], y["train"], names[top[:N_PLOTTED]], folder)
-    draw_weights(everything, top[:N_PRINTED], names, folder)
+    draw_weights(search, names, folder)
     if options.write_results:
         part = "test" if "test" in tables else "train"
         results = results_table(tables[part], X[part], everything, top, names, options)
@@ -333,60 +335,20 @@ def draw_neurons(values: np.ndarray, labels: np.ndarray, names: np.ndarray, fold
     table = pd.DataFrame(values, columns=[f"neuron {name}" for name in names])
     table.insert(0, "label", labels)
     write_table(table, folder / "neuron_values.csv")
-    classes = np.unique(labels)
     for rank, name in enumerate(names):
-        figure = Figure()
-        ax = figure.subplots()
-        edges = np.histogram_bin_edges(values[:, rank], bins=25).tolist()
-        for colour, label in zip(class_colours(len(classes)), classes, strict=True):
-            ax.hist(values[labels == label, rank], edges, alpha=0.5, color=colour, label=str(label))
-        ax.set(
-            title=f"Distribution of the values of neuron {name}",
-            xlabel="Value of the neuron",
-            ylabel="Texts per bin",
-        )
-        ax.legend(title="Label")
+        figure = Figure(layout="constrained")
+        display = NeuronHistogramDisplay(values[:, rank], labels, name=f"neuron {name}")
+        display.plot(ax=figure.subplots())
         figure.savefig(folder / f"{rank}_{name.split()[0]}.png")
 
 
-def draw_weights(model: Any, top: np.ndarray, names: np.ndarray, folder: Path) -> None:
-    """Draw the weight of every feature, a line per row of coefficients."""
-    coef, _ = terms(model)
-    norms = np.linalg.norm(coef, axis=1, keepdims=True)
-    weights = coef / np.where(norms > 0, norms, 1)
-    labels = model.classes_[-len(coef) :]  # of two classes, the one row speaks for the second
-    colours = class_colours(len(model.classes_))[-len(coef) :]
-    figure = Figure(figsize=(8, 4.5))
-    ax = figure.subplots()
-    ax.axhline(0, color="0.7", linewidth=0.8)
-    for colour, label, line in zip(colours, labels, weights, strict=True):
-        ax.plot(line, color=colour, linewidth=1, label=str(label))
-    for feature in top:
-        largest = weights[np.argmax(np.abs(weights[:, feature])), feature]
-        ax.annotate(
-            names[feature],
-            (feature, largest),
-            xytext=(0, 3 if largest >= 0 else -3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if largest >= 0 else "top",
-            fontsize="small",
-        )
-    ax.margins(y=0.12)
-    ax.set(
-        title="L1-penalised weights of all neurons",
-        xlabel="Index of the feature",
-        ylabel="Weight, over the L2 norm of all",
-    )
-    ax.legend(title="Speaks for")
+def draw_weights(search: SentimentNeuronClassifier, names: np.ndarray, folder: Path) -> None:
+    """Draw the weight of every feature, for each class."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    coef, _ = terms(search.all_neurons_)
+    display = NeuronWeightsDisplay(coef, search.classes_, names=names)
+    display.plot(n_labelled=N_PRINTED, ax=figure.subplots())
     figure.savefig(made(folder / "sentiment") / "weight_vis.png")
-
-
-def class_colours(n_classes: int) -> Sequence[Any]:
-    """Return a colour per class."""
-    if n_classes <= len(COLOURS):
-        return COLOURS[:n_classes]
-    return list(colormaps["viridis"](np.linspace(0, 1, n_classes)))
 
 
 def results_table(

@@ -3,7 +3,13 @@
 from skdiscovery.classifier import SentimentNeuronClassifier
 from skdiscovery.featurizer import MLSTMFeaturizer
 from skdiscovery.language_model import ByteMLSTMLanguageModel
-from skdiscovery.plotting import HeatmapDisplay, LearningCurveDisplay, plot_heatmap
+from skdiscovery.plotting import (
+    HeatmapDisplay,
+    LearningCurveDisplay,
+    NeuronHistogramDisplay,
+    NeuronWeightsDisplay,
+    plot_heatmap,
+)
 from skdiscovery.text import TextCorpus
 from skdiscovery.versions import show_versions
 
@@ -14,6 +20,8 @@ __all__ = [
     "HeatmapDisplay",
     "LearningCurveDisplay",
     "MLSTMFeaturizer",
+    "NeuronHistogramDisplay",
+    "NeuronWeightsDisplay",
     "SentimentNeuronClassifier",
     "TextCorpus",
     "__version__",

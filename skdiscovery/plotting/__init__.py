@@ -3,5 +3,13 @@
 from skdiscovery.plotting.heatmap import plot_heatmap
 from skdiscovery.plotting.heatmap_display import HeatmapDisplay
 from skdiscovery.plotting.learning_curve import LearningCurveDisplay
+from skdiscovery.plotting.neuron_histogram import NeuronHistogramDisplay
+from skdiscovery.plotting.neuron_weights import NeuronWeightsDisplay
 
-__all__ = ["HeatmapDisplay", "LearningCurveDisplay", "plot_heatmap"]
+__all__ = [
+    "HeatmapDisplay",
+    "LearningCurveDisplay",
+    "NeuronHistogramDisplay",
+    "NeuronWeightsDisplay",
+    "plot_heatmap",
+]

@@ -1,8 +1,11 @@
-"""The colour of a cell, and of the ink that is legible on it."""
+"""The colours of classes, of a cell, and of the ink that is legible on it."""
 
 import numpy as np
 
 COLOUR_MAP = "RdYlGn"
+
+# Of Okabe and Ito's palette, which the colour-blind can tell apart: all but black and yellow.
+CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # Relative luminance below which white ink reads better than black. The contrast ratio of WCAG 2 is
 # even at 0.18, but black letters on red and green of that luminance are hard to read.

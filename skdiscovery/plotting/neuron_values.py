@@ -34,7 +34,7 @@ def neuron_values(
     """Run the language model inside ``estimator`` over ``text``; see `plot_heatmap`."""
     sign = -1 if negate else 1
     state = "cell"
-    model = _best_of_search(estimator)
+    model = best_of_search(estimator)
     if isinstance(model, Pipeline):
         check_is_fitted(model)
         position = _featurizer_position(model)
@@ -43,7 +43,7 @@ def neuron_values(
             neuron, learned_sign = _sentiment_neuron(model[position], model[-1])
             sign *= learned_sign
         model = model[position]
-    if _is_featurizer(model):
+    if is_featurizer(model):
         check_is_fitted(model, "language_model_")
         state = model.state
         layer = model.layer if layer == -1 else layer
@@ -65,7 +65,8 @@ def neuron_values(
     )
 
 
-def _best_of_search(estimator: Any) -> Any:
+def best_of_search(estimator: Any) -> Any:
+    """Return the estimator that a fitted search has found, or what is not a search as it is."""
     if isinstance(estimator, BaseSearchCV):
         check_is_fitted(
             estimator,
@@ -75,13 +76,14 @@ def _best_of_search(estimator: Any) -> Any:
     return getattr(estimator, "best_estimator_", estimator)
 
 
-def _is_featurizer(estimator: Any) -> bool:
+def is_featurizer(estimator: Any) -> bool:
+    """Return whether this turns texts to the states of a language model."""
     return hasattr(estimator, "language_model")
 
 
 def _featurizer_position(pipeline: Pipeline) -> int:
     for position, (_, step) in enumerate(pipeline.steps):
-        if _is_featurizer(step):
+        if is_featurizer(step):
             return position
     names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
     raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")

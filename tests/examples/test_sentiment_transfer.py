@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
 from skdiscovery.datasets import load_reviews
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "sentiment_transfer.py"
@@ -290,8 +290,7 @@ def test_plots_of_many_classes(script, tmp_path):
     values = np.random.default_rng(0).normal(size=(90, 1)) + y[:, None]
     names = np.array(["4 (max)"])
     script.draw_neurons(values, y, names, tmp_path)
-    model = LogisticRegression(max_iter=1000).fit(values, y)
-    script.draw_weights(model, np.array([0]), names, tmp_path)
+    script.draw_weights(SentimentNeuronClassifier().fit(values, y), names, tmp_path)
     drawn = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
     assert drawn == {"logit_vis/0_4.png", "sentiment/weight_vis.png"}
 

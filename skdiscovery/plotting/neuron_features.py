@@ -1,0 +1,34 @@
+"""From a fitted estimator to its sentiment classifier, and the names of the features it sees."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from skdiscovery.plotting.neuron_values import best_of_search, is_featurizer
+
+
+def steps_and_classifier(estimator: Any) -> tuple[Pipeline | None, Any]:
+    """Return the steps of a pipeline before its classifier, if it is one, and the classifier."""
+    model = best_of_search(estimator)
+    steps, classifier = (model[:-1], model[-1]) if isinstance(model, Pipeline) else (None, model)
+    check_is_fitted(classifier)
+    if not hasattr(classifier, "all_neurons_"):
+        raise TypeError(
+            "estimator must be a fitted SentimentNeuronClassifier, a fitted Pipeline that ends "
+            f"with one, or a fitted search over one of these. Got {estimator!r} instead."
+        )
+    return steps, classifier
+
+
+def feature_names(steps: Pipeline | None, classifier: Any) -> np.ndarray | None:
+    """Return the names of the classifier's features; None if they have none."""
+    if steps is None:
+        return getattr(classifier, "feature_names_in_", None)
+    # Names begin at the featurizer: what comes before it handles texts, and may name nothing.
+    starts = [position for position, (_, step) in enumerate(steps.steps) if is_featurizer(step)]
+    try:
+        return steps[max(starts, default=0) :].get_feature_names_out()
+    except AttributeError:  # a step after it that does not tell its names
+        return None
