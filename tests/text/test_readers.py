@@ -15,6 +15,7 @@ from skdiscovery.text import json_list
 from skdiscovery.text.readers import FORMATS, Reader
 
 DOCUMENTS = [('Great, "really"!', 1), ("", 0), ("NA", None), ("Über\n2 lines", 5)]
+CUT_SHORT = gzip.compress(b"{}" * 99, mtime=0)[:-9]
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
@@ -168,7 +169,7 @@ def test_a_very_long_text_is_read(write, name):
         ("a.json", "[]", r"no document in .*a\.json"),
         ("a.txt", "x", r"a\.txt is plain text: it has no labels"),
         ("a.xml", "x", r"format of .*a\.xml cannot be told"),
-        ("a.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], r"a\.jsonl\.gz is damaged or not complete"),
+        ("a.jsonl.gz", CUT_SHORT, r"a\.jsonl\.gz is damaged or not complete"),
         ("a.jsonl.gz", b"{}", r"a\.jsonl\.gz is damaged"),
         ("a.jsonl.bz2", b"{}", r"a\.jsonl\.bz2 is damaged"),
         ("a.jsonl.xz", b"{}", r"a\.jsonl\.xz is damaged"),
