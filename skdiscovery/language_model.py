@@ -7,7 +7,6 @@ from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-import joblib
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
@@ -288,9 +287,13 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         goes_on = self.warm_start and hasattr(self, "weights_")
         checkpoints = snapshot = None
         if group.is_first:
-            start = {"initial_weights": joblib.hash(self.weights_) if goes_on else None}
             checkpoints, snapshot, seed = open_checkpoints(
-                self.checkpoint_dir, self.resume, self.get_params() | start, corpus, seed
+                self.checkpoint_dir,
+                self.resume,
+                self.get_params(),
+                corpus,
+                self.weights_ if goes_on else None,
+                seed,
             )
         seed = group.from_first(seed)
         if X_val is None:

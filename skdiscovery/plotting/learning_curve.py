@@ -10,11 +10,13 @@ import pandas as pd
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
+from skdiscovery.plotting.colours import CLASS_COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito's palette, which the colour-blind can tell apart; so can a grey print, by shape.
-_TRAINING, _VALIDATION = "#0072B2", "#D55E00"
+# A grey print tells them apart by shape.
+_VALIDATION, _TRAINING = CLASS_COLOURS[:2]
 
 # Share of the rows at the start that may leave the picture: a new model falls from 8 bits per byte
 # within a few steps, and all that is of interest comes after.

@@ -4,9 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from skdiscovery.nn.weights import Weights
 from skdiscovery.text.corpus import TextCorpus
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 
@@ -31,11 +33,13 @@ def open_checkpoints(
     resume: bool,
     parameters: Mapping[str, Any],
     corpus: TextCorpus,
+    initial_weights: Weights | None,
     seed: int,
 ) -> tuple[CheckpointFolder | None, Snapshot | None, int]:
     """Return the folder to write to, the checkpoint to go on from, and the run's seed.
 
-    The seed is the one given, unless there is a checkpoint to go on from.
+    ``initial_weights`` are those that the run starts from; None for new ones. The seed is the one
+    given, unless there is a checkpoint to go on from.
 
     Raises
     ------
@@ -51,7 +55,11 @@ def open_checkpoints(
         for name, value in parameters.items()
         if name not in _VARYING
     }
-    run |= {"n_documents": len(corpus), "corpus_hash": corpus.fingerprint()}
+    run |= {
+        "initial_weights": None if initial_weights is None else joblib.hash(initial_weights),
+        "n_documents": len(corpus),
+        "corpus_hash": corpus.fingerprint(),
+    }
     checkpoints = CheckpointFolder(folder, run, seed)
     if resume:
         return checkpoints, checkpoints.latest(), checkpoints.seed
