@@ -220,8 +220,9 @@ def test_gates_have_no_gradient(cell):
 
 @every_form
 @every_cell
-def test_bfloat16_stays_near(cell, form):
-    given = operands(31, 7, 13, cell=cell, form=form, masked=True)
+@pytest.mark.parametrize("sizes", [(31, 7, 13), (4, 1, 40), (9, 33, 160)])
+def test_bfloat16_stays_near(cell, form, sizes):
+    given = operands(*sizes, cell=cell, form=form, masked=True)
     given = given.to(torch.bfloat16, cell_dtype=torch.float32)
     h, c, gates = mlstm(*given)
     assert (h.dtype, c.dtype, gates.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)

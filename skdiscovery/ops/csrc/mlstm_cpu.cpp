@@ -1,8 +1,11 @@
 // CPU kernels of the operators that skdiscovery/ops/mlstm.py defines.
 //
-// A step is two matrix products, from the library that torch links, and two fused loops over units,
-// which the compiler vectorises and torch's own threads share. All steps work in buffers that are
-// allocated before the first: those that the caller gets, and a scratch.
+// A step is two matrix products, from the libraries that torch brings, and two fused loops over
+// units, which the compiler vectorises and torch's own threads share. All steps work in buffers that
+// are allocated before the first: those that the caller gets, and a scratch.
+//
+// Stored numbers (weights, tables, hidden states, gates) may be narrower than the real ones that are
+// computed with and that cell states are kept in.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -16,76 +19,18 @@
 #include <vector>
 
 #include "gates.h"
-
-extern "C" {
-void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*,
-            const float*, const int*, const float*, const int*, const float*, float*, const int*);
-void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*,
-            const double*, const int*, const double*, const int*, const double*, double*,
-            const int*);
-void sgemv_(const char*, const int*, const int*, const float*, const float*, const int*,
-            const float*, const int*, const float*, float*, const int*);
-void dgemv_(const char*, const int*, const int*, const double*, const double*, const int*,
-            const double*, const int*, const double*, double*, const int*);
-}
+#include "products.h"
 
 namespace {
 
 using skdiscovery::Gates;
+using skdiscovery::multiply;
+using skdiscovery::Side;
 using skdiscovery::State;
+using skdiscovery::sum_outer_products;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-// ---- Matrix products -------------------------------------------------------------------------
-// BLAS counts columns first, so it sees each row-major matrix here as its transpose.
-
-enum class Side { plain, transposed };
-
-char letter(Side side) { return side == Side::plain ? 'N' : 'T'; }
-
-void gemm(char a_side, char b_side, int m, int n, int k, const float* a, int lda, const float* b,
-          int ldb, float beta, float* c) {
-  const float one = 1;
-  sgemm_(&a_side, &b_side, &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &m);
-}
-
-void gemm(char a_side, char b_side, int m, int n, int k, const double* a, int lda, const double* b,
-          int ldb, double beta, double* c) {
-  const double one = 1;
-  dgemm_(&a_side, &b_side, &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &m);
-}
-
-void gemv(char side, int m, int n, const float* a, const float* x, float* y) {
-  const float one = 1, zero = 0;
-  const int step = 1;
-  sgemv_(&side, &m, &n, &one, a, &m, x, &step, &zero, y, &step);
-}
-
-void gemv(char side, int m, int n, const double* a, const double* x, double* y) {
-  const double one = 1, zero = 0;
-  const int step = 1;
-  dgemv_(&side, &m, &n, &one, a, &m, x, &step, &zero, y, &step);
-}
-
-// out = rows . w, or rows . w^T, for a matrix w of shape (w_rows, w_columns).
-template <typename T>
-void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, Side side, T* out) {
-  const bool plain = side == Side::plain;
-  const int inner = plain ? w_rows : w_columns, outer = plain ? w_columns : w_rows;
-  if (n_rows == 1) {  // BLAS's matrix product takes up to 1.5 times as long here
-    gemv(letter(side), w_columns, w_rows, w, rows, out);
-  } else {
-    gemm(letter(side), 'N', outer, n_rows, inner, w, w_columns, rows, inner, T(0), out);
-  }
-}
-
-// sum += a^T . b over n_rows rows; with `fresh`, sum = a^T . b.
-template <typename T>
-void sum_outer_products(const T* a, int a_columns, const T* b, int b_columns, int n_rows,
-                        bool fresh, T* sum) {
-  gemm('N', 'T', b_columns, a_columns, n_rows, b, b_columns, a, a_columns, T(fresh ? 0 : 1), sum);
-}
 
 // ---- Loops over units ------------------------------------------------------------------------
 
@@ -106,13 +51,13 @@ void over_units(int64_t n_rows, int64_t hidden, const Work& work) {
 }
 
 // A row of gates: four blocks of `hidden` units.
-template <typename T>
-SKDISCOVERY_INLINE Gates<T> load(const T* row, int64_t hidden, int64_t unit) {
+template <typename Real, typename Stored>
+SKDISCOVERY_INLINE Gates<Real> load(const Stored* row, int64_t hidden, int64_t unit) {
   return {row[unit], row[hidden + unit], row[2 * hidden + unit], row[3 * hidden + unit]};
 }
 
-template <typename T>
-SKDISCOVERY_INLINE void store(Gates<T> gates, T* row, int64_t hidden, int64_t unit) {
+template <typename Real, typename Stored>
+SKDISCOVERY_INLINE void store(Gates<Real> gates, Stored* row, int64_t hidden, int64_t unit) {
   row[unit] = gates.i;
   row[hidden + unit] = gates.f;
   row[2 * hidden + unit] = gates.o;
@@ -155,25 +100,32 @@ Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
+template <typename Stored_, typename Real_>
+struct Numbers {
+  using Stored = Stored_;
+  using Real = Real_;
+};
+
 // What both directions read; rows of several steps are numbered through.
-template <typename T>
+template <typename Stored, typename Real>
 class Cell {
  public:
   Cell(const Tensor& x_, const OptionalTensor& mx_, const OptionalTensor& symbols_,
        const Tensor& wh_, const OptionalTensor& wmh_, const Tensor& h0_, const Tensor& c0_,
        const OptionalTensor& keep_)
-      : hidden(wh_.size(1)), x(arrays_(x_)), mx(arrays_(mx_)), symbols(indices_(symbols_)),
-        wh(arrays_(wh_)), wmh(arrays_(wmh_)), h0(arrays_(h0_)), c0(arrays_(c0_)),
-        keep(arrays_(keep_)) {
+      : hidden(wh_.size(1)), x(stored_(x_)), mx(stored_(mx_)), symbols(indices_(symbols_)),
+        wh(stored_(wh_)), wmh(stored_(wmh_)), h0(stored_(h0_)), c0(real_(c0_)),
+        keep(real_(keep_)) {
     if (symbols != nullptr) check_symbols(symbols_->numel(), x_.size(0));
   }
 
-  const T* x_row(int64_t row) const { return x + line(row) * 4 * hidden; }
-  const T* mx_row(int64_t row) const { return mx + line(row) * hidden; }
-  T keep_of(int64_t row) const { return keep == nullptr ? T(1) : keep[row]; }
+  const Stored* x_row(int64_t row) const { return x + line(row) * 4 * hidden; }
+  const Stored* mx_row(int64_t row) const { return mx + line(row) * hidden; }
+  Real keep_of(int64_t row) const { return keep == nullptr ? Real(1) : keep[row]; }
 
  private:
-  Arrays<T> arrays_;
+  Arrays<Stored> stored_;
+  Arrays<Real> real_;
   Arrays<int64_t> indices_;
 
   int64_t line(int64_t row) const { return symbols == nullptr ? row : symbols[row]; }
@@ -190,21 +142,30 @@ class Cell {
 
  public:
   const int64_t hidden;
-  const T *const x, *const mx;
+  const Stored *const x, *const mx;
   const int64_t* const symbols;
-  const T *const wh, *const wmh, *const h0, *const c0, *const keep;
+  const Stored *const wh, *const wmh, *const h0;
+  const Real *const c0, *const keep;
 };
 
-// Calls run(number) with a number of the type to compute in, which bfloat16 is widened to: this
-// processor's bfloat16 products are no faster.
+// Products of bfloat16 numbers are twice as fast as float32's where the processor has an
+// instruction for them, and far slower elsewhere: there they are widened.
+#if defined(__AVX512BF16__)
+using NumbersOfBFloat16 = Numbers<skdiscovery::BFloat16, float>;
+#else
+using NumbersOfBFloat16 = Numbers<float, float>;
+#endif
+
+// Calls run(Numbers) with the types to store and to compute in.
 template <typename Run>
-auto in_compute_type(const Tensor& x, const Run& run) {
+auto with_numbers(const Tensor& x, const Run& run) {
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      return run(double{});
+      return run(Numbers<double, double>{});
     case ScalarType::Float:
+      return run(Numbers<float, float>{});
     case ScalarType::BFloat16:
-      return run(float{});
+      return run(NumbersOfBFloat16{});
     default:
       throw std::invalid_argument(
           "Expected x of dtype float64, float32 or bfloat16 on the CPU; use backend='torch' for "
@@ -216,43 +177,45 @@ auto in_compute_type(const Tensor& x, const Run& run) {
 
 // Advances the n rows from first_row on by one step. `gates` (n, 4H) and `mh` (n, H; mLSTM only)
 // are what the backward pass needs, `m` (n, H) is scratch.
-template <typename T>
-void step(const Cell<T>& cell, int64_t first_row, int64_t n, const T* h_before, const T* c_before,
-          T* mh, T* m, T* gates, T* h, T* c) {
+template <typename Stored, typename Real>
+void step(const Cell<Stored, Real>& cell, int64_t first_row, int64_t n, const Stored* h_before,
+          const Real* c_before, Stored* mh, Stored* m, Stored* gates, Stored* h, Real* c) {
   const int64_t hidden = cell.hidden;
   if (cell.wmh != nullptr) {
     multiply(h_before, n, cell.wmh, hidden, hidden, Side::transposed, mh);
   }
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
-    const T keep = cell.keep_of(first_row + row);
-    T* m_row = m + row * hidden;
+    const Real keep = cell.keep_of(first_row + row);
+    Stored* m_row = m + row * hidden;
     if (cell.wmh != nullptr) {
-      T* mh_row = mh + row * hidden;
-      const T* mx_row = cell.mx_row(first_row + row);
+      Stored* mh_row = mh + row * hidden;
+      const Stored* mx_row = cell.mx_row(first_row + row);
 #pragma GCC ivdep
       for (int64_t k = first; k < last; ++k) {
-        mh_row[k] *= keep;  // the product of a state that is kept or not
-        m_row[k] = mh_row[k] * mx_row[k];
+        mh_row[k] = keep * mh_row[k];  // the product of a state that is kept or not
+        m_row[k] = Real(mh_row[k]) * mx_row[k];
       }
     } else {
-      const T* h_row = h_before + row * hidden;
+      const Stored* h_row = h_before + row * hidden;
 #pragma GCC ivdep
       for (int64_t k = first; k < last; ++k) m_row[k] = keep * h_row[k];
     }
   });
   multiply(m, n, cell.wh, 4 * hidden, hidden, Side::transposed, gates);
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
-    const T keep = cell.keep_of(first_row + row);
-    const T* x_row = cell.x_row(first_row + row);
-    const T* c_before_row = c_before + row * hidden;
-    T *gates_row = gates + row * 4 * hidden, *h_row = h + row * hidden, *c_row = c + row * hidden;
+    const Real keep = cell.keep_of(first_row + row);
+    const Stored* x_row = cell.x_row(first_row + row);
+    const Real* c_before_row = c_before + row * hidden;
+    Stored *gates_row = gates + row * 4 * hidden, *h_row = h + row * hidden;
+    Real* c_row = c + row * hidden;
 #pragma GCC ivdep
     for (int64_t k = first; k < last; ++k) {
-      const Gates<T> recurrent = load(gates_row, hidden, k), input = load(x_row, hidden, k);
-      const Gates<T> activated =
-          skdiscovery::activate<T>({recurrent.i + input.i, recurrent.f + input.f,
-                                    recurrent.o + input.o, recurrent.u + input.u});
-      const State<T> state = skdiscovery::advance(activated, keep * c_before_row[k]);
+      const Gates<Real> recurrent = load<Real>(gates_row, hidden, k);
+      const Gates<Real> input = load<Real>(x_row, hidden, k);
+      const Gates<Real> activated =
+          skdiscovery::activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
+                                       recurrent.o + input.o, recurrent.u + input.u});
+      const State<Real> state = skdiscovery::advance(activated, keep * c_before_row[k]);
       store(activated, gates_row, hidden, k);
       h_row[k] = state.h;
       c_row[k] = state.c;
@@ -264,25 +227,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlstm(Tensor x, OptionalTensor mx,
                                                  OptionalTensor symbols, Tensor wh,
                                                  OptionalTensor wmh, Tensor h0, Tensor c0,
                                                  OptionalTensor keep) {
-  return in_compute_type(x, [&](auto number) {
-    using T = decltype(number);
-    const Cell<T> cell(x, mx, symbols, wh, wmh, h0, c0, keep);
+  return with_numbers(x, [&](auto numbers) {
+    using Stored = typename decltype(numbers)::Stored;
+    using Real = typename decltype(numbers)::Real;
+    const Cell<Stored, Real> cell(x, mx, symbols, wh, wmh, h0, c0, keep);
     const int64_t n_steps = (symbols.has_value() ? *symbols : x).size(0);
     const int64_t n = h0.size(0), hidden = cell.hidden, state = n * hidden;
-    const Tensor h = new_array<T>(h0, {n_steps, n, hidden});
-    const Tensor c = new_array<T>(h0, {n_steps, n, hidden});
-    const Tensor gates = new_array<T>(h0, {n_steps, n, 4 * hidden});
+    const Tensor h = new_array<Stored>(h0, {n_steps, n, hidden});
+    const Tensor c = new_array<Real>(h0, {n_steps, n, hidden});
+    const Tensor gates = new_array<Stored>(h0, {n_steps, n, 4 * hidden});
     const bool multiplicative = wmh.has_value();
-    const Tensor mh = multiplicative ? new_array<T>(h0, {n_steps, n, hidden})
-                                     : new_array<T>(h0, {0});
-    const Tensor m = new_array<T>(h0, {n, hidden});
+    const Tensor mh = multiplicative ? new_array<Stored>(h0, {n_steps, n, hidden})
+                                     : new_array<Stored>(h0, {0});
+    const Tensor m = new_array<Stored>(h0, {n, hidden});
 
-    const T *h_before = cell.h0, *c_before = cell.c0;
+    const Stored* h_before = cell.h0;
+    const Real* c_before = cell.c0;
     for (int64_t t = 0; t < n_steps; ++t) {
-      T *h_now = data<T>(h) + t * state, *c_now = data<T>(c) + t * state;
+      Stored* h_now = data<Stored>(h) + t * state;
+      Real* c_now = data<Real>(c) + t * state;
       step(cell, t * n, n, h_before, c_before,
-           multiplicative ? data<T>(mh) + t * state : nullptr, data<T>(m),
-           data<T>(gates) + t * 4 * state, h_now, c_now);
+           multiplicative ? data<Stored>(mh) + t * state : nullptr, data<Stored>(m),
+           data<Stored>(gates) + t * 4 * state, h_now, c_now);
       h_before = h_now;
       c_before = c_now;
     }
@@ -294,22 +260,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlstm(Tensor x, OptionalTensor mx,
 std::tuple<Tensor, Tensor> mlstm_packed(Tensor x, OptionalTensor mx, OptionalTensor symbols,
                                         std::vector<int64_t> batch_sizes, Tensor wh,
                                         OptionalTensor wmh, Tensor h0, Tensor c0) {
-  return in_compute_type(x, [&](auto number) {
-    using T = decltype(number);
-    const Cell<T> cell(x, mx, symbols, wh, wmh, h0, c0, std::nullopt);
+  return with_numbers(x, [&](auto numbers) {
+    using Stored = typename decltype(numbers)::Stored;
+    using Real = typename decltype(numbers)::Real;
+    const Cell<Stored, Real> cell(x, mx, symbols, wh, wmh, h0, c0, std::nullopt);
     const int64_t n_rows = (symbols.has_value() ? *symbols : x).size(0);
     const int64_t n_most = h0.size(0), hidden = cell.hidden;
-    const Tensor h = new_array<T>(h0, {n_rows, hidden});
-    const Tensor c = new_array<T>(h0, {n_rows, hidden});
-    const Tensor gates = new_array<T>(h0, {n_most, 4 * hidden});
-    const Tensor mh = new_array<T>(h0, {n_most, hidden});
-    const Tensor m = new_array<T>(h0, {n_most, hidden});
+    const Tensor h = new_array<Stored>(h0, {n_rows, hidden});
+    const Tensor c = new_array<Real>(h0, {n_rows, hidden});
+    const Tensor gates = new_array<Stored>(h0, {n_most, 4 * hidden});
+    const Tensor mh = new_array<Stored>(h0, {n_most, hidden});
+    const Tensor m = new_array<Stored>(h0, {n_most, hidden});
 
-    const T *h_before = cell.h0, *c_before = cell.c0;
+    const Stored* h_before = cell.h0;
+    const Real* c_before = cell.c0;
     int64_t row = 0;
     for (const int64_t n : batch_sizes) {
-      T *h_now = data<T>(h) + row * hidden, *c_now = data<T>(c) + row * hidden;
-      step(cell, row, n, h_before, c_before, data<T>(mh), data<T>(m), data<T>(gates), h_now,
+      Stored* h_now = data<Stored>(h) + row * hidden;
+      Real* c_now = data<Real>(c) + row * hidden;
+      step(cell, row, n, h_before, c_before, data<Stored>(mh), data<Stored>(m), data<Stored>(gates), h_now,
            c_now);
       h_before = h_now;
       c_before = c_now;
@@ -325,20 +294,21 @@ std::tuple<Tensor, Tensor> mlstm_packed(Tensor x, OptionalTensor mx, OptionalTen
 constexpr int64_t kColumnsPerThread = 64;
 
 // Reverses the look-up in a table of n_symbols rows: sums the rows of each symbol, always in order.
-template <typename T>
+template <typename Real, typename Stored>
 Tensor sum_rows_of_symbols(const Tensor& rows, const int64_t* symbols, int64_t n_symbols) {
   const int64_t width = rows.size(2), n_rows = rows.size(0) * rows.size(1);
-  const Tensor table = torch::stable::new_zeros(rows, {n_symbols, width});
-  const T* from = data<T>(rows);
-  T* to = data<T>(table);
+  const Tensor table = new_array<Real>(rows, {n_symbols, width});
+  const Stored* from = data<Stored>(rows);
+  Real* to = data<Real>(table);
+  std::fill(to, to + n_symbols * width, Real(0));
   const int64_t n_blocks = (width + kColumnsPerThread - 1) / kColumnsPerThread;
   torch::stable::parallel_for(0, n_blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t begin = block * kColumnsPerThread;
       const int64_t end = std::min(width, begin + kColumnsPerThread);
       for (int64_t row = 0; row < n_rows; ++row) {
-        T* sum = to + symbols[row] * width;
-        const T* one = from + row * width;
+        Real* sum = to + symbols[row] * width;
+        const Stored* one = from + row * width;
 #pragma GCC ivdep
         for (int64_t k = begin; k < end; ++k) sum[k] += one[k];
       }
@@ -351,67 +321,74 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     Tensor dh, Tensor dc, Tensor x, OptionalTensor mx, OptionalTensor symbols, Tensor wh,
     OptionalTensor wmh, Tensor h0, Tensor c0, OptionalTensor keep, Tensor h, Tensor c,
     Tensor gates, Tensor mh) {
-  return in_compute_type(x, [&](auto number) {
-    using T = decltype(number);
-    const Cell<T> cell(x, mx, symbols, wh, wmh, h0, c0, keep);
+  return with_numbers(x, [&](auto numbers) {
+    using Stored = typename decltype(numbers)::Stored;
+    using Real = typename decltype(numbers)::Real;
+    const Cell<Stored, Real> cell(x, mx, symbols, wh, wmh, h0, c0, keep);
     const int64_t n_steps = h.size(0), n = h.size(1), hidden = cell.hidden, state = n * hidden;
     const bool multiplicative = wmh.has_value();
-    Arrays<T> arrays;
-    const T *dh_all = arrays(dh), *dc_all = arrays(dc), *h_all = arrays(h), *c_all = arrays(c);
-    const T *gates_all = arrays(gates), *mh_all = arrays(mh);
+    Arrays<Stored> stored;
+    const Stored *dh_all = stored(dh), *h_all = stored(h), *gates_all = stored(gates);
+    const Stored* mh_all = stored(mh);
+    Arrays<Real> real;
+    const Real *dc_all = real(dc), *c_all = real(c);
 
-    const Tensor dz = new_array<T>(h0, {n_steps, n, 4 * hidden});
-    const Tensor m = new_array<T>(h0, {n_steps, n, hidden});
+    const Tensor dz = new_array<Stored>(h0, {n_steps, n, 4 * hidden});
+    const Tensor m = new_array<Stored>(h0, {n_steps, n, hidden});
     const std::vector<int64_t> multiplicative_shape =
         multiplicative ? std::vector<int64_t>{n_steps, n, hidden} : std::vector<int64_t>{0};
-    const Tensor dmx = new_array<T>(h0, multiplicative_shape);
-    const Tensor dmh = new_array<T>(h0, multiplicative_shape);
-    const Tensor dm = new_array<T>(h0, {n, hidden});
+    const Tensor dmx = new_array<Stored>(h0, multiplicative_shape);
+    const Tensor dmh = new_array<Stored>(h0, multiplicative_shape);
+    const Tensor dm = new_array<Stored>(h0, {n, hidden});
     const Tensor dh_carried = torch::stable::new_zeros(dm, {n, hidden});
-    const Tensor dc_carried = torch::stable::new_zeros(dm, {n, hidden});
+    const Tensor dc_carried = new_array<Real>(h0, {n, hidden});
+    std::fill(data<Real>(dc_carried), data<Real>(dc_carried) + state, Real(0));
 
     for (int64_t t = n_steps - 1; t >= 0; --t) {
       const int64_t first_row = t * n;
-      const T* c_before = t > 0 ? c_all + (t - 1) * state : cell.c0;
-      const T* h_before = t > 0 ? h_all + (t - 1) * state : cell.h0;
-      T* dz_now = data<T>(dz) + t * 4 * state;
+      const Real* c_before = t > 0 ? c_all + (t - 1) * state : cell.c0;
+      const Stored* h_before = t > 0 ? h_all + (t - 1) * state : cell.h0;
+      Stored* dz_now = data<Stored>(dz) + t * 4 * state;
       over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
-        const T keep_row = cell.keep_of(first_row + row);
+        const Real keep_row = cell.keep_of(first_row + row);
         const int64_t at = row * hidden;
-        const T *dh_row = dh_all + t * state + at, *dc_row = dc_all + t * state + at;
-        const T *c_row = c_all + t * state + at, *c_before_row = c_before + at;
-        const T* gates_row = gates_all + t * 4 * state + 4 * at;
-        const T* dh_carried_row = data<T>(dh_carried) + at;
-        T *dc_carried_row = data<T>(dc_carried) + at, *dz_row = dz_now + 4 * at;
+        const Stored* dh_row = dh_all + t * state + at;
+        const Real* dc_row = dc_all + t * state + at;
+        const Real *c_row = c_all + t * state + at, *c_before_row = c_before + at;
+        const Stored* gates_row = gates_all + t * 4 * state + 4 * at;
+        const Stored* dh_carried_row = data<Stored>(dh_carried) + at;
+        Real* dc_carried_row = data<Real>(dc_carried) + at;
+        Stored* dz_row = dz_now + 4 * at;
 #pragma GCC ivdep
         for (int64_t k = first; k < last; ++k) {
-          const Gates<T> unit = load(gates_row, hidden, k);
-          const State<T> d{dh_row[k] + dh_carried_row[k], dc_row[k] + dc_carried_row[k]};
-          const T tanh_c = skdiscovery::tanh(c_row[k]);
-          const T dc_now = skdiscovery::cell_gradient(unit, tanh_c, d);
+          const Gates<Real> unit = load<Real>(gates_row, hidden, k);
+          const State<Real> d{Real(dh_row[k]) + Real(dh_carried_row[k]),
+                              dc_row[k] + dc_carried_row[k]};
+          const Real tanh_c = skdiscovery::tanh(c_row[k]);
+          const Real dc_now = skdiscovery::cell_gradient(unit, tanh_c, d);
           store(skdiscovery::gate_gradients(unit, tanh_c, keep_row * c_before_row[k], d.h, dc_now),
                 dz_row, hidden, k);
           dc_carried_row[k] = keep_row * dc_now * unit.f;
         }
       });
-      multiply(dz_now, n, cell.wh, 4 * hidden, hidden, Side::plain, data<T>(dm));
+      multiply(dz_now, n, cell.wh, 4 * hidden, hidden, Side::plain, data<Stored>(dm));
       over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
-        const T keep_row = cell.keep_of(first_row + row);
+        const Real keep_row = cell.keep_of(first_row + row);
         const int64_t at = row * hidden;
-        const T* dm_row = data<T>(dm) + at;
-        T* m_row = data<T>(m) + t * state + at;
+        const Stored* dm_row = data<Stored>(dm) + at;
+        Stored* m_row = data<Stored>(m) + t * state + at;
         if (multiplicative) {
-          const T *mh_row = mh_all + t * state + at, *mx_row = cell.mx_row(first_row + row);
-          T *dmx_row = data<T>(dmx) + t * state + at, *dmh_row = data<T>(dmh) + t * state + at;
+          const Stored *mh_row = mh_all + t * state + at, *mx_row = cell.mx_row(first_row + row);
+          Stored *dmx_row = data<Stored>(dmx) + t * state + at, *dmh_row = data<Stored>(dmh) + t * state + at;
 #pragma GCC ivdep
           for (int64_t k = first; k < last; ++k) {
-            m_row[k] = mh_row[k] * mx_row[k];
-            dmx_row[k] = dm_row[k] * mh_row[k];
+            m_row[k] = Real(mh_row[k]) * mx_row[k];
+            dmx_row[k] = Real(dm_row[k]) * mh_row[k];
             dmh_row[k] = keep_row * dm_row[k] * mx_row[k];
           }
         } else {
-          const T* h_before_row = h_before + at;
-          T* dh_carried_row = data<T>(dh_carried) + at;
+          const Stored* h_before_row = h_before + at;
+          Stored* dh_carried_row = data<Stored>(dh_carried) + at;
 #pragma GCC ivdep
           for (int64_t k = first; k < last; ++k) {
             m_row[k] = keep_row * h_before_row[k];
@@ -420,25 +397,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
         }
       });
       if (multiplicative) {
-        multiply(data<T>(dmh) + t * state, n, cell.wmh, hidden, hidden, Side::plain,
-                 data<T>(dh_carried));
+        multiply(data<Stored>(dmh) + t * state, n, cell.wmh, hidden, hidden, Side::plain,
+                 data<Stored>(dh_carried));
       }
     }
 
-    const Tensor dwh = new_array<T>(h0, {4 * hidden, hidden});
-    sum_outer_products(data<T>(dz), 4 * hidden, data<T>(m), hidden, n_steps * n, true,
-                       data<T>(dwh));
-    const Tensor dwmh = multiplicative ? new_array<T>(h0, {hidden, hidden})
-                                       : new_array<T>(h0, {0});
+    const Tensor dwh = new_array<Stored>(h0, {4 * hidden, hidden});
+    sum_outer_products(data<Stored>(dz), 4 * hidden, data<Stored>(m), hidden, n_steps * n, true,
+                       data<Stored>(dwh));
+    const Tensor dwmh = multiplicative ? new_array<Stored>(h0, {hidden, hidden})
+                                       : new_array<Stored>(h0, {0});
     if (multiplicative) {  // the state before a step is h0, then h of the step before
-      sum_outer_products(data<T>(dmh), hidden, cell.h0, hidden, n, true, data<T>(dwmh));
-      sum_outer_products(data<T>(dmh) + state, hidden, h_all, hidden, (n_steps - 1) * n, false,
-                         data<T>(dwmh));
+      sum_outer_products(data<Stored>(dmh), hidden, cell.h0, hidden, n, true, data<Stored>(dwmh));
+      sum_outer_products(data<Stored>(dmh) + state, hidden, h_all, hidden, (n_steps - 1) * n, false,
+                         data<Stored>(dwmh));
     }
     Tensor dx = dz, dmx_of_operand = dmx;
     if (symbols.has_value()) {
-      dx = sum_rows_of_symbols<T>(dz, cell.symbols, x.size(0));
-      if (multiplicative) dmx_of_operand = sum_rows_of_symbols<T>(dmx, cell.symbols, x.size(0));
+      dx = sum_rows_of_symbols<Real, Stored>(dz, cell.symbols, x.size(0));
+      if (multiplicative) dmx_of_operand = sum_rows_of_symbols<Real, Stored>(dmx, cell.symbols, x.size(0));
     }
     const ScalarType type = x.scalar_type();
     return std::make_tuple(as_type(dx, type), as_type(dmx_of_operand, type), as_type(dwh, type),
