@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery.datasets import load_reviews
 from skdiscovery.inference import encoding, ragged
 
 HIDDEN_SIZE = 24
@@ -223,6 +224,26 @@ def test_bfloat16_gives_float32_vectors(lm, state, pooling):
     assert np.linalg.norm(vectors - exact) <= 2e-2 * np.linalg.norm(exact)
 
 
+@pytest.mark.parametrize("params", [{}, {"cell": "lstm", "n_layers": 2}], ids=str)
+def test_int8_gives_float32_vectors(params):
+    vectors = {
+        precision: fit(train(**params), precision=precision).transform(TEXTS)
+        for precision in ("int8", "float64")
+    }
+    assert vectors["int8"].dtype == np.float32
+    difference = np.linalg.norm(vectors["int8"] - vectors["float64"])
+    assert 0 < difference <= 2e-2 * np.linalg.norm(vectors["float64"])
+
+
+def test_int8_correlates_with_float32_in_the_model_that_ships():
+    texts = load_reviews().data[:100]
+    int8, float32 = (
+        MLSTMFeaturizer(device="cpu", precision=precision).fit_transform(texts)
+        for precision in ("int8", "float32")
+    )
+    assert np.corrcoef(int8.ravel(), float32.ravel())[0, 1] >= 0.999
+
+
 def test_a_clone_shares_the_language_model(lm):
     weights = {name: array.copy() for name, array in lm.weights_.items()}
     featurizer = fit(lm, neurons=[1], memory=None)
@@ -364,6 +385,7 @@ def test_memory_without_a_place_keeps_nothing(lm, encoded):
         {"neurons": [0, 1]},
         {"precision": "float64"},
         {"precision": "bfloat16"},
+        {"precision": "int8"},
     ],
     ids=str,
 )

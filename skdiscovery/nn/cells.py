@@ -25,6 +25,8 @@ class RecurrentLayer(nn.Module):
     matrices: tuple[str, ...]
     backend = "auto"
     """What runs the recurrence: see :func:`skdiscovery.ops.mlstm`."""
+    int8_matrices: tuple[ops.Int8Matrix, ops.Int8Matrix | None] | None = None
+    """``wh`` and ``wmh`` as :meth:`forward_packed` is to use them instead of the full ones."""
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -48,6 +50,15 @@ class RecurrentLayer(nn.Module):
         """Reparametrise each matrix as ``g * v / ||v||``, row by row (Salimans & Kingma 2016)."""
         for name in self.matrices:
             weight_norm(self, name, dim=0)
+
+    @torch.no_grad()
+    def round_to_int8(self) -> None:
+        """Round the recurrent matrices as they are now, for :meth:`forward_packed`."""
+        wmh = self.get_parameter("wmh") if "wmh" in self.matrices else None
+        self.int8_matrices = (
+            ops.Int8Matrix.of(self.wh),
+            None if wmh is None else ops.Int8Matrix.of(wmh),
+        )
 
     def gate_bias(self) -> Tensor:
         """Return the bias of the gates, of shape (4H,)."""
@@ -80,6 +91,10 @@ class RecurrentLayer(nn.Module):
     ) -> State:
         """Return hidden and cell state after each step of a packed batch, each (N, H)."""
         x, mx, symbols, wh, wmh = self._operands(inputs, symbols, state[0].dtype)
+        if self.int8_matrices is not None:
+            return ops.mlstm_packed_int8(
+                x, mx, symbols, batch_sizes, *self.int8_matrices, *state, backend=self.backend
+            )
         return ops.mlstm_packed(x, mx, symbols, batch_sizes, wh, wmh, *state, backend=self.backend)
 
     def _operands(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skdiscovery.ops import reference
-from skdiscovery.ops.operands import check_operand, check_operands
+from skdiscovery.ops.operands import check_batch_sizes, check_operand, check_operands
 
 
 def mlstm(
@@ -112,9 +112,7 @@ def mlstm_packed(
     ValueError
         If an operand has the wrong shape, dtype or device, or the batch sizes are not falling.
     """
-    sizes = list(batch_sizes)
-    if sizes != sorted(sizes, reverse=True) or min(sizes, default=0) < 1:
-        raise ValueError(f"Expected batch_sizes to be positive and falling, got {sizes}.")
+    sizes = check_batch_sizes(batch_sizes)
     check_operands(x, mx, symbols, wh, wmh, h0, c0, (sum(sizes),), n_sequences=sizes[0])
     operator = _operator("mlstm_packed", backend)
     return operator(x, mx, symbols, sizes, wh, wmh, h0, c0)

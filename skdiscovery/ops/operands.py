@@ -16,6 +16,7 @@ def check_operands(
     c0: Tensor,
     steps: Sequence[int],
     n_sequences: int,
+    weight_dtype: torch.dtype | None = None,
 ) -> None:
     """Check the operands of :func:`skdiscovery.ops.mlstm`, or of its packed form.
 
@@ -27,6 +28,8 @@ def check_operands(
         The first dimensions of what there is one of per step and sequence.
     n_sequences : int
         How many sequences there are.
+    weight_dtype : torch.dtype, default=None
+        What ``wh`` and ``wmh`` are to be; None is as ``x``.
 
     Raises
     ------
@@ -41,17 +44,26 @@ def check_operands(
     hidden = wh.shape[-1]
     rows = steps if symbols is None else x.shape[:1]
     dtype, device = x.dtype, x.device
-    check_operand("wh", wh, (4 * hidden, hidden), dtype, device)
+    weight_dtype = weight_dtype or dtype
+    check_operand("wh", wh, (4 * hidden, hidden), weight_dtype, device)
     check_operand("x", x, (*rows, 4 * hidden), dtype, device)
     if mx is not None and wmh is not None:
         check_operand("mx", mx, (*rows, hidden), dtype, device)
-        check_operand("wmh", wmh, (hidden, hidden), dtype, device)
+        check_operand("wmh", wmh, (hidden, hidden), weight_dtype, device)
     if symbols is not None:
         check_operand("symbols", symbols, steps, torch.int64, device)
     check_operand("h0", h0, (n_sequences, hidden), dtype, device)
     wider = torch.promote_types(dtype, torch.float32)  # the cell state may be so beside bfloat16
     c0_dtype = wider if c0.dtype == wider else dtype
     check_operand("c0", c0, (n_sequences, hidden), c0_dtype, device)
+
+
+def check_batch_sizes(batch_sizes: Sequence[int]) -> list[int]:
+    """Return the batch sizes of a packed batch as a list, or raise a ValueError."""
+    sizes = list(batch_sizes)
+    if sizes != sorted(sizes, reverse=True) or min(sizes, default=0) < 1:
+        raise ValueError(f"Expected batch_sizes to be positive and falling, got {sizes}.")
+    return sizes
 
 
 def check_operand(

@@ -13,6 +13,12 @@ BACKENDS = ("auto", "torch", "cpp", "cuda")
 BACKEND_VARIABLE = "SKDISCOVERY_BACKEND"
 
 _CPU = torch.device("cpu")
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
 _COMPILED: dict[str, Literal["cpp", "cuda"]] = {"cpu": "cpp", "cuda": "cuda"}
 
 
@@ -74,12 +80,21 @@ def resolve_backend(backend: str = "auto", device: torch.device = _CPU) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the recurrent products; "auto" is bfloat16 on a GPU, else float32."""
+    """Return the dtype of the recurrent products; "auto" is bfloat16 on a GPU, else float32.
+
+    Raises
+    ------
+    ValueError
+        If it is "int8" and the device is not the CPU.
+    """
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}[
-        precision
-    ]
+    if precision == "int8" and device.type != "cpu":
+        raise ValueError(
+            f"Precision 'int8' is for the CPU, got device {str(device)!r}: use device='cpu' or "
+            "precision='bfloat16'."
+        )
+    return _DTYPES[precision]
 
 
 @contextmanager

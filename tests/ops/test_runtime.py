@@ -94,10 +94,16 @@ def test_an_unknown_backend_is_refused():
         ("float32", "cuda", torch.float32),
         ("float64", "cpu", torch.float64),
         ("bfloat16", "cpu", torch.bfloat16),
+        ("int8", "cpu", torch.int8),
     ],
 )
 def test_precision(precision, device, expected):
     assert resolve_precision(precision, torch.device(device)) == expected
+
+
+def test_int8_is_for_the_cpu():
+    with pytest.raises(ValueError, match="'int8' is for the CPU, got device 'cuda'"):
+        resolve_precision("int8", torch.device("cuda"))
 
 
 def flushes():

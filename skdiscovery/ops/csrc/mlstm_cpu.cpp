@@ -18,83 +18,14 @@
 #include <tuple>
 #include <vector>
 
+#include "arrays.h"
 #include "gates.h"
 #include "products.h"
 
+namespace skdiscovery {
 namespace {
 
-using skdiscovery::Gates;
-using skdiscovery::multiply;
-using skdiscovery::Side;
-using skdiscovery::State;
-using skdiscovery::sum_outer_products;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-// ---- Loops over units ------------------------------------------------------------------------
-
-// Fewer units than this are not worth waking a thread.
-constexpr int64_t kUnitsPerThread = 8192;
-
-// Calls work(row, first, last) for parts of rows that together are all units of all rows.
-template <typename Work>
-void over_units(int64_t n_rows, int64_t hidden, const Work& work) {
-  torch::stable::parallel_for(0, n_rows * hidden, kUnitsPerThread, [&](int64_t at, int64_t stop) {
-    while (at < stop) {
-      const int64_t row = at / hidden, first = at % hidden;
-      const int64_t last = std::min(hidden, first + stop - at);
-      work(row, first, last);
-      at += last - first;
-    }
-  });
-}
-
-// A row of gates: four blocks of `hidden` units.
-template <typename Real, typename Stored>
-SKDISCOVERY_INLINE Gates<Real> load(const Stored* row, int64_t hidden, int64_t unit) {
-  return {row[unit], row[hidden + unit], row[2 * hidden + unit], row[3 * hidden + unit]};
-}
-
-template <typename Real, typename Stored>
-SKDISCOVERY_INLINE void store(Gates<Real> gates, Stored* row, int64_t hidden, int64_t unit) {
-  row[unit] = gates.i;
-  row[hidden + unit] = gates.f;
-  row[2 * hidden + unit] = gates.o;
-  row[3 * hidden + unit] = gates.u;
-}
-
-// ---- Operands --------------------------------------------------------------------------------
-
-// Gives tensors as contiguous arrays of T, and keeps those alive that had to be converted.
-template <typename T>
-class Arrays {
- public:
-  const T* operator()(const Tensor& tensor) {
-    constexpr ScalarType type = torch::headeronly::CppTypeToScalarType<T>::value;
-    Tensor ready = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-    if (!ready.is_contiguous()) ready = torch::stable::contiguous(ready);
-    kept_.push_back(ready);
-    return static_cast<const T*>(ready.const_data_ptr());
-  }
-
-  const T* operator()(const OptionalTensor& tensor) {
-    return tensor.has_value() ? (*this)(*tensor) : nullptr;
-  }
-
- private:
-  std::vector<Tensor> kept_;
-};
-
-template <typename T>
-T* data(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-template <typename T>
-Tensor new_array(const Tensor& like, std::vector<int64_t> shape) {
-  return torch::stable::new_empty(like, shape, torch::headeronly::CppTypeToScalarType<T>::value);
-}
+// ---- Numbers ---------------------------------------------------------------------------------
 
 Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
@@ -106,44 +37,23 @@ struct Numbers {
   using Real = Real_;
 };
 
-// What both directions read; rows of several steps are numbered through.
+// What both directions read.
 template <typename Stored, typename Real>
-class Cell {
+class Cell : public Inputs<Stored> {
  public:
   Cell(const Tensor& x_, const OptionalTensor& mx_, const OptionalTensor& symbols_,
        const Tensor& wh_, const OptionalTensor& wmh_, const Tensor& h0_, const Tensor& c0_,
        const OptionalTensor& keep_)
-      : hidden(wh_.size(1)), x(stored_(x_)), mx(stored_(mx_)), symbols(indices_(symbols_)),
-        wh(stored_(wh_)), wmh(stored_(wmh_)), h0(stored_(h0_)), c0(real_(c0_)),
-        keep(real_(keep_)) {
-    if (symbols != nullptr) check_symbols(symbols_->numel(), x_.size(0));
-  }
+      : Inputs<Stored>(x_, mx_, symbols_, wh_.size(1)), wh(stored_(wh_)), wmh(stored_(wmh_)),
+        h0(stored_(h0_)), c0(real_(c0_)), keep(real_(keep_)) {}
 
-  const Stored* x_row(int64_t row) const { return x + line(row) * 4 * hidden; }
-  const Stored* mx_row(int64_t row) const { return mx + line(row) * hidden; }
   Real keep_of(int64_t row) const { return keep == nullptr ? Real(1) : keep[row]; }
 
  private:
   Arrays<Stored> stored_;
   Arrays<Real> real_;
-  Arrays<int64_t> indices_;
-
-  int64_t line(int64_t row) const { return symbols == nullptr ? row : symbols[row]; }
-
-  void check_symbols(int64_t n, int64_t n_symbols) const {
-    for (int64_t row = 0; row < n; ++row) {
-      if (symbols[row] < 0 || symbols[row] >= n_symbols) {
-        throw std::out_of_range("Symbol " + std::to_string(symbols[row]) +
-                                " is out of range: the tables have " + std::to_string(n_symbols) +
-                                " rows.");
-      }
-    }
-  }
 
  public:
-  const int64_t hidden;
-  const Stored *const x, *const mx;
-  const int64_t* const symbols;
   const Stored *const wh, *const wmh, *const h0;
   const Real *const c0, *const keep;
 };
@@ -151,7 +61,7 @@ class Cell {
 // Products of bfloat16 numbers are twice as fast as float32's where the processor has an
 // instruction for them, and far slower elsewhere: there they are widened.
 #if defined(__AVX512BF16__)
-using NumbersOfBFloat16 = Numbers<skdiscovery::BFloat16, float>;
+using NumbersOfBFloat16 = Numbers<BFloat16, float>;
 #else
 using NumbersOfBFloat16 = Numbers<float, float>;
 #endif
@@ -213,9 +123,9 @@ void step(const Cell<Stored, Real>& cell, int64_t first_row, int64_t n, const St
       const Gates<Real> recurrent = load<Real>(gates_row, hidden, k);
       const Gates<Real> input = load<Real>(x_row, hidden, k);
       const Gates<Real> activated =
-          skdiscovery::activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
+          activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
                                        recurrent.o + input.o, recurrent.u + input.u});
-      const State<Real> state = skdiscovery::advance(activated, keep * c_before_row[k]);
+      const State<Real> state = advance(activated, keep * c_before_row[k]);
       store(activated, gates_row, hidden, k);
       h_row[k] = state.h;
       c_row[k] = state.c;
@@ -364,9 +274,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
           const Gates<Real> unit = load<Real>(gates_row, hidden, k);
           const State<Real> d{Real(dh_row[k]) + Real(dh_carried_row[k]),
                               dc_row[k] + dc_carried_row[k]};
-          const Real tanh_c = skdiscovery::tanh(c_row[k]);
-          const Real dc_now = skdiscovery::cell_gradient(unit, tanh_c, d);
-          store(skdiscovery::gate_gradients(unit, tanh_c, keep_row * c_before_row[k], d.h, dc_now),
+          const Real tanh_c = tanh(c_row[k]);
+          const Real dc_now = cell_gradient(unit, tanh_c, d);
+          store(gate_gradients(unit, tanh_c, keep_row * c_before_row[k], d.h, dc_now),
                 dz_row, hidden, k);
           dc_carried_row[k] = keep_row * dc_now * unit.f;
         }
@@ -431,3 +341,5 @@ STABLE_TORCH_LIBRARY_IMPL(skdiscovery, CPU, library) {
   library.impl("mlstm_backward", TORCH_BOX(&mlstm_backward));
   library.impl("mlstm_packed", TORCH_BOX(&mlstm_packed));
 }
+
+}  // namespace skdiscovery

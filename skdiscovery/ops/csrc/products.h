@@ -28,6 +28,7 @@ void dgemv_(const char*, const int*, const int*, const double*, const double*, c
 namespace skdiscovery {
 
 using torch::headeronly::BFloat16;
+using torch::stable::Tensor;
 
 enum class Side { plain, transposed };
 
@@ -47,15 +48,24 @@ inline void gemm(Side a_side, Side b_side, int m, int n, int k, const double* a,
 
 // A row-major view of an array, as a tensor that does not own it; `line` is what a row, or with
 // Side::transposed a column, is apart from the next.
-inline torch::stable::Tensor view_of(const BFloat16* data, int rows, int columns, int line,
-                                     Side side) {
+template <typename T>
+Tensor view_of(const T* data, int rows, int columns, int line, Side side) {
   const std::array<int64_t, 2> shape{rows, columns};
   const std::array<int64_t, 2> strides =
       side == Side::plain ? std::array<int64_t, 2>{line, 1} : std::array<int64_t, 2>{1, line};
   return torch::stable::from_blob(
-      const_cast<BFloat16*>(data), shape, strides,
+      const_cast<T*>(data), shape, strides,
       torch::stable::Device(torch::headeronly::DeviceType::CPU),
-      torch::headeronly::ScalarType::BFloat16);
+      torch::headeronly::CppTypeToScalarType<T>::value);
+}
+
+// c = a . b, by torch's operator of that name.
+inline void call_product(const char* name, const Tensor& a, const Tensor& b, const Tensor& c) {
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
+                                    torch::stable::detail::from(c)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "out", stack.data(),
+                                                      TORCH_ABI_VERSION));
+  (void)torch::stable::detail::to<Tensor>(stack[0]);  // c again: releases it
 }
 
 // BLAS has no such product; torch has, with float32 sums inside.
@@ -63,14 +73,8 @@ inline void gemm(Side a_side, Side b_side, int m, int n, int k, const BFloat16* 
                  const BFloat16* b, int ldb, float beta, BFloat16* c) {
   std::vector<BFloat16> addend;
   if (beta != 0) addend.assign(c, c + static_cast<int64_t>(m) * n);
-  std::array<StableIValue, 3> stack{
-      torch::stable::detail::from(view_of(b, n, k, ldb, b_side)),
-      torch::stable::detail::from(view_of(a, k, m, lda, a_side)),
-      torch::stable::detail::from(view_of(c, n, m, m, Side::plain)),
-  };
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<torch::stable::Tensor>(stack[0]);  // c again: releases it
+  call_product("aten::mm", view_of(b, n, k, ldb, b_side), view_of(a, k, m, lda, a_side),
+               view_of(c, n, m, m, Side::plain));
   for (size_t at = 0; at < addend.size(); ++at) c[at] += beta * addend[at];
 }
 
@@ -103,6 +107,17 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   } else {
     gemm(side, Side::plain, outer, n_rows, inner, w, w_columns, rows, inner, 0, out);
   }
+}
+
+// The same in whole numbers, out = rows . w^T.
+inline void multiply(const int8_t* rows, int n_rows, const int8_t* w, int w_rows, int w_columns,
+                     int32_t* out) {
+  // torch misreads the transpose of a single column.
+  const Tensor columns = w_columns > 1
+                             ? view_of(w, w_columns, w_rows, w_columns, Side::transposed)
+                             : view_of(w, 1, w_rows, w_rows, Side::plain);
+  call_product("aten::_int_mm", view_of(rows, n_rows, w_columns, w_columns, Side::plain), columns,
+               view_of(out, n_rows, w_rows, w_rows, Side::plain));
 }
 
 // sum += a^T . b over n_rows rows; with `fresh`, sum = a^T . b.
