@@ -1,17 +1,19 @@
-"""The mLSTM's operators, compiled and in plain torch, beside their matrix products alone.
+"""The mLSTM's operators, by backend and precision, beside their matrix products alone.
 
     python benchmarks/bench_ops.py
     python benchmarks/bench_ops.py --hidden-size 1024 --batch-size 1 128 --json ops.json
 
 For each hidden size and batch: the recurrence forward and backward as in training, and forward as
 in inference, over as many steps as take about a quarter of a second. What is compared is timed in
-turn, so that all of it sees the same machine; a ratio (the products' time over the operator's, 1 is
-perfect) is taken round by round. At batch 1 the products are matrix-vector products, else matrix
-products with the weights laid out at their best. Figures are the median with smallest and largest
-in brackets. Give it the machine to itself.
+turn, so that all of it sees the same machine; a ratio (the float32 products' time over the
+operator's, 1 is perfect in float32) is taken round by round. At batch 1 the products are
+matrix-vector products, else matrix products with the weights laid out at their best. The LSTM of
+torch does 16 H^2 FLOP a step and sequence forward where the mLSTM does 10: its time counts per
+FLOP. Figures are the median with smallest and largest in brackets. Give it the machine to itself.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -27,6 +29,7 @@ N_SYMBOLS = 256
 SECONDS_PER_TIMING = 0.25
 MAX_STEPS = 256
 BACKENDS = ("cpp", "torch")
+FLOP_OF_MLSTM, FLOP_OF_LSTM = 10, 16
 
 
 def main() -> None:
@@ -56,11 +59,19 @@ def compare(hidden_size: int, batch_size: int, repetitions: int) -> dict:
         "training products": operands.training_products,
         "inference products": operands.inference_products,
     }
+    narrow = operands.narrowed()
     for backend in BACKENDS:
         work[f"training {backend}"] = lambda backend=backend: operands.train(backend)
         work[f"inference {backend}"] = lambda backend=backend: operands.read(backend)
+    work |= {
+        "training cpp bfloat16": lambda: narrow.train("cpp"),
+        "inference cpp bfloat16": lambda: narrow.read("cpp"),
+        "inference cpp int8": operands.read_int8,
+        "training nn.LSTM per FLOP": operands.train_lstm,
+        "inference nn.LSTM per FLOP": operands.read_lstm,
+    }
     rounds = [
-        {name: seconds(function) / n_steps for name, function in work.items()}
+        {name: per_flop(name, seconds(function)) / n_steps for name, function in work.items()}
         for _ in range(repetitions + 1)
     ]
     return {
@@ -71,15 +82,21 @@ def compare(hidden_size: int, batch_size: int, repetitions: int) -> dict:
     }
 
 
+def per_flop(name: str, duration: float) -> float:
+    """Return a time as that of as much work as the mLSTM's."""
+    return duration * FLOP_OF_MLSTM / FLOP_OF_LSTM if name.endswith("per FLOP") else duration
+
+
 def print_record(record: dict) -> None:
     """Print a line for training and one for inference."""
     times = record["seconds_per_step"]
     for task in ("training", "inference"):
         products = times[f"{task} products"]
         parts = [f"products alone {1e6 * statistics.median(products):.0f} us per step"]
-        for backend in BACKENDS:
-            ratios = [p / t for p, t in zip(products, times[f"{task} {backend}"], strict=True)]
-            parts.append(f"{backend} {spread(ratios)}")
+        for name, timings in times.items():
+            if name.startswith(task) and timings is not products:
+                ratios = [p / t for p, t in zip(products, timings, strict=True)]
+                parts.append(f"{name.removeprefix(task + ' ')} {spread(ratios)}")
         print(f"H={record['hidden_size']} B={record['batch_size']} {task}: {', '.join(parts)}")
 
 
@@ -95,9 +112,12 @@ class Operands:
         )
         self.wh = torch.randn(4 * hidden_size, hidden_size) * scale
         self.wmh = torch.randn(hidden_size, hidden_size) * scale
-        self.state = torch.randn(batch_size, hidden_size)
+        self.state = self.cell_state = torch.randn(batch_size, hidden_size)
         self.batch_sizes = [batch_size] * n_steps
-        self.trained = [t.clone().requires_grad_() for t in (self.x, self.mx, self.wh, self.wmh)]
+        self.mark_trained()
+        self.int8 = [ops.Int8Matrix.of(matrix) for matrix in (self.wh, self.wmh)]
+        self.lstm = torch.nn.LSTM(hidden_size, hidden_size)
+        self.lstm_inputs = torch.randn(n_steps, batch_size, hidden_size)
         # What the products alone work on.
         self.all_z = torch.randn(n_steps * batch_size, 4 * hidden_size)
         self.all_m = torch.randn(n_steps * batch_size, hidden_size)
@@ -106,10 +126,24 @@ class Operands:
         self.wh_t, self.wmh_t = self.wh.t().contiguous(), self.wmh.t().contiguous()
         self.dwh, self.dwmh = torch.empty_like(self.wh), torch.empty_like(self.wmh)
 
+    def mark_trained(self) -> None:
+        """Ask for gradients of what training asks them of."""
+        self.trained = [t.clone().requires_grad_() for t in (self.x, self.mx, self.wh, self.wmh)]
+
+    def narrowed(self) -> "Operands":
+        """Return the same in bfloat16, but for the cell state."""
+        narrow = copy.copy(self)
+        for name in ("x", "mx", "wh", "wmh", "state"):
+            setattr(narrow, name, getattr(self, name).to(torch.bfloat16))
+        narrow.mark_trained()
+        return narrow
+
     def train(self, backend: str) -> None:
         """Run forward, and backward from the sum of all hidden states."""
         x, mx, wh, wmh = self.trained
-        h, _, _ = ops.mlstm(x, mx, self.symbols, wh, wmh, self.state, self.state, backend=backend)
+        h, _, _ = ops.mlstm(
+            x, mx, self.symbols, wh, wmh, self.state, self.cell_state, backend=backend
+        )
         torch.autograd.grad(h.sum(), self.trained)
 
     @torch.no_grad()
@@ -117,9 +151,27 @@ class Operands:
         """Run forward as inference does."""
         symbols = self.symbols.flatten()
         ops.mlstm_packed(
-            self.x, self.mx, symbols, self.batch_sizes, self.wh, self.wmh, self.state, self.state,
-            backend=backend,
+            self.x, self.mx, symbols, self.batch_sizes, self.wh, self.wmh, self.state,
+            self.cell_state, backend=backend,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def read_int8(self) -> None:
+        """Run forward with the matrices in int8."""
+        symbols = self.symbols.flatten()
+        ops.mlstm_packed_int8(
+            self.x, self.mx, symbols, self.batch_sizes, *self.int8, self.state, self.cell_state
+        )
+
+    def train_lstm(self) -> None:
+        """Run torch's LSTM as :meth:`train` runs the mLSTM."""
+        output, _ = self.lstm(self.lstm_inputs)
+        torch.autograd.grad(output.sum(), list(self.lstm.parameters()))
+
+    @torch.no_grad()
+    def read_lstm(self) -> None:
+        """Run torch's LSTM forward."""
+        self.lstm(self.lstm_inputs)
 
     def inference_products(self) -> None:
         """Multiply as a run forward does."""

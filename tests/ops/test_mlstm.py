@@ -220,7 +220,7 @@ def test_gates_have_no_gradient(cell):
 
 @every_form
 @every_cell
-@pytest.mark.parametrize("sizes", [(5, 2, 1), (31, 7, 13), (4, 1, 40), (9, 33, 160)])
+@pytest.mark.parametrize("sizes", [(31, 7, 13), (4, 1, 40), (9, 33, 160)])
 def test_bfloat16_stays_near(cell, form, sizes):
     given = operands(*sizes, cell=cell, form=form, masked=True)
     given = given.to(torch.bfloat16, cell_dtype=torch.float32)
