@@ -3,14 +3,21 @@
 import argparse
 from pathlib import Path
 
-from skdiscovery.ops import extension
+from skdiscovery.ops import extension, recipes
 
 
 def main() -> None:
-    """Build the library, and print its path."""
+    """Build a library, and print its path."""
     parser = argparse.ArgumentParser(
         prog="python -m skdiscovery.ops.build",
         description="Build skdiscovery's kernels for this machine, and print where they are.",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("cpp", "cuda"),
+        default="cpp",
+        help="for this CPU (the default), or for the GPUs that are here or, if set, in "
+        f"the environment variable {recipes.ARCHITECTURES_VARIABLE}",
     )
     parser.add_argument(
         "--folder",
@@ -18,8 +25,9 @@ def main() -> None:
         default=extension.PREBUILT,
         help="where to; looked for is in the package (the default) and in the user's cache",
     )
+    options = parser.parse_args()
     try:
-        print(extension.build(parser.parse_args().folder))
+        print(extension.build(recipes.recipe_for(options.backend), options.folder))
     except (extension.MissingError, OSError) as error:
         parser.exit(1, f"The kernels cannot be built: {error}\n")
 

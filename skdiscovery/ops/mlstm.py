@@ -1,9 +1,10 @@
 """The operators ``skdiscovery::mlstm``, its backward, and ``skdiscovery::mlstm_packed``.
 
 The loops of :mod:`skdiscovery.ops.reference` are the kernels on every device. Where a compiled
-kernel registers itself for a device, torch's dispatcher prefers it, with no change here. The same
+kernel registers itself for the CPU, torch's dispatcher prefers it, with no change here. The same
 operators are there a second time as ``mlstm_torch`` and so on, which no compiled kernel registers
-for: that is how the loops are called where others are loaded.
+for: that is how the loops are called where others are loaded. And a third time as ``mlstm_cuda``,
+by :mod:`skdiscovery.ops.cuda`, whose kernels work step by step.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skdiscovery.ops import reference
+from skdiscovery.ops import cuda, reference
 from skdiscovery.ops.operands import check_batch_sizes, check_operand, check_operands
 
 
@@ -47,8 +48,8 @@ def mlstm(
     keep : Tensor of shape (T, B), or None
         What the state is multiplied by before a step: 0 resets it, 1 keeps it. No gradient.
     backend : str, default="auto"
-        "torch" takes the plain loops; anything else the compiled kernels, if they are loaded: see
-        :func:`skdiscovery.ops.resolve_backend`.
+        What :func:`skdiscovery.ops.resolve_backend` returns: "torch" takes the plain loops, "cuda"
+        the kernels for CUDA; anything else those for the CPU, if they are loaded.
 
     Returns
     -------
@@ -119,7 +120,7 @@ def mlstm_packed(
 
 
 def _operator(name: str, backend: str) -> Any:
-    return getattr(torch.ops.skdiscovery, f"{name}_torch" if backend == "torch" else name)
+    return getattr(torch.ops.skdiscovery, name + _SUFFIXES.get(backend, ""))
 
 
 _OPERANDS = "Tensor x, Tensor? mx, Tensor? symbols, Tensor wh, Tensor? wmh, Tensor h0, Tensor c0"
@@ -131,11 +132,7 @@ _SCHEMAS = {
     "mlstm_packed": "(Tensor x, Tensor? mx, Tensor? symbols, int[] batch_sizes, Tensor wh, "
     "Tensor? wmh, Tensor h0, Tensor c0) -> (Tensor h, Tensor c)",
 }
-_LOOPS: dict[str, Callable[..., Any]] = {
-    "mlstm": reference.forward,
-    "mlstm_backward": reference.backward,
-    "mlstm_packed": torch.no_grad()(reference.packed_forward),
-}
+_SUFFIXES = {"torch": "_torch", "cuda": "_cuda"}
 
 
 def _fake_mlstm(
@@ -219,11 +216,16 @@ def _refuse(ctx: Any, *gradients: Any) -> None:
     )
 
 
-for _backend in ("auto", "torch"):
+for _backend, _loops in (("auto", reference), ("torch", reference), ("cuda", cuda)):
+    _implementations: dict[str, Callable[..., Any]] = {
+        "mlstm": _loops.forward,
+        "mlstm_backward": _loops.backward,
+        "mlstm_packed": torch.no_grad()(_loops.packed_forward),
+    }
     for _name, _schema in _SCHEMAS.items():
-        _qualified = "skdiscovery::" + _name + ("_torch" if _backend == "torch" else "")
+        _qualified = "skdiscovery::" + _name + _SUFFIXES.get(_backend, "")
         torch.library.define(_qualified, _schema)
-        torch.library.impl(_qualified, "default", _LOOPS[_name])
+        torch.library.impl(_qualified, "default", _implementations[_name])
         torch.library.register_fake(_qualified, _FAKES[_name])
         if _name == "mlstm":
             torch.library.register_autograd(

@@ -15,7 +15,7 @@ symbol and the symbols themselves. Without ``mx`` and ``wmh``, ``m`` is ``h``: t
 The loops work in place in buffers that all steps share: a step allocates nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -85,9 +85,8 @@ def backward(
     product each over all steps. For an LSTM those of ``mx`` and ``wmh`` are empty.
     """
     hidden = h.shape[-1]
-    h_before, c_before = torch.cat([h0[None], h[:-1]]), torch.cat([c0[None], c[:-1]])
+    c_before = torch.cat([c0[None], c[:-1]])
     if keep is not None:
-        h_before *= keep[:, :, None]
         c_before *= keep[:, :, None]
     mx_rows = None if mx is None else _rows(mx, symbols)
     dz, dm = torch.empty_like(gates), torch.empty_like(h0)
@@ -122,11 +121,45 @@ def backward(
             dh_carried *= keep[t, :, None]
             dc_carried *= keep[t, :, None]
 
-    m = h_before if mx_rows is None else mx_rows * mh
+    gradients = parameter_gradients(dz, dmx, dmh, x, mx, symbols, wmh, h0, keep, h, mh)
+    return *gradients, dh_carried, dc_carried
+
+
+def _sum_rows(rows: Tensor, symbols: Tensor, n_symbols: int) -> Tensor:
+    """Reverse :func:`_rows`: sum the gradients of all look-ups of a symbol."""
+    return torch.ops.aten.embedding_dense_backward(rows, symbols, n_symbols, -1, False)
+
+
+def parameter_gradients(
+    dz: Tensor,
+    dmx: Tensor,
+    dmh: Tensor,
+    x: Tensor,
+    mx: Tensor | None,
+    symbols: Tensor | None,
+    wmh: Tensor | None,
+    h0: Tensor,
+    keep: Tensor | None,
+    h: Tensor,
+    mh: Tensor,
+    *,
+    sum_rows: Callable[[Tensor, Tensor, int], Tensor] = _sum_rows,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of ``x``, ``mx``, ``wh`` and ``wmh``, each one product over all steps.
+
+    ``dz``, ``dmx`` and ``dmh`` are those of the gates before activation, of the rows of ``mx``, and
+    of ``Wmh h``. ``sum_rows`` takes rows (T, B, width), their symbols, and the number of symbols.
+    """
+    h_before = torch.cat([h0[None], h[:-1]])
+    if keep is not None:
+        h_before *= keep[:, :, None]
+    m = h_before if mx is None else _rows(mx, symbols) * mh
     dwh = dz.flatten(0, 1).t() @ m.flatten(0, 1)
     dwmh = dmh if wmh is None else dmh.flatten(0, 1).t() @ h_before.flatten(0, 1)
-    dmx = dmx if mx is None else _sum_rows(dmx, symbols, len(mx))
-    return _sum_rows(dz, symbols, len(x)), dmx, dwh, dwmh, dh_carried, dc_carried
+    if symbols is None:
+        return dz, dmx, dwh, dwmh
+    dmx = dmx if mx is None else sum_rows(dmx, symbols, len(mx))
+    return sum_rows(dz, symbols, len(x)), dmx, dwh, dwmh
 
 
 def packed_forward(
@@ -186,10 +219,3 @@ def _copy_rows(table: Tensor, symbols: Tensor | None, now: slice, out: Tensor) -
         out.copy_(table[now])
     else:
         torch.index_select(table, 0, symbols[now], out=out)
-
-
-def _sum_rows(rows: Tensor, symbols: Tensor | None, n_symbols: int) -> Tensor:
-    """Reverse :func:`_rows`: sum the gradients of all look-ups of a symbol."""
-    if symbols is None:
-        return rows
-    return torch.ops.aten.embedding_dense_backward(rows, symbols, n_symbols, -1, False)

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from skdiscovery.ops import extension
+from skdiscovery.ops.recipes import CompiledBackend
 
 BACKENDS = ("auto", "torch", "cpp", "cuda")
 BACKEND_VARIABLE = "SKDISCOVERY_BACKEND"
@@ -19,7 +19,7 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "int8": torch.int8,
 }
-_COMPILED: dict[str, Literal["cpp", "cuda"]] = {"cpu": "cpp", "cuda": "cuda"}
+_COMPILED: dict[str, CompiledBackend] = {"cpu": "cpp", "cuda": "cuda"}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

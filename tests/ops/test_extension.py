@@ -3,14 +3,15 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 
-from skdiscovery.ops import build, extension
+from skdiscovery.ops import build, extension, recipes
 
 SUCCEEDS = """
-for word in "$@"; do case $word in -o*) library=${word#-o};; esac; done
+for word in "$@"; do library=$word; done
 echo built >> "$0.log"
 sleep 0.2
 echo not a library > "$library"
@@ -63,8 +64,10 @@ def test_import_builds_and_loads_nothing():
 def test_processes_that_meet_build_once(compiler, tmp_path):
     log = compiler(SUCCEEDS)
     with ThreadPoolExecutor(4) as pool:
-        libraries = set(pool.map(extension.build, [tmp_path] * 4))
-    assert libraries == {tmp_path / extension.library_name()}
+        libraries = set(
+            pool.map(partial(extension.build, recipes.recipe_for("cpp")), [tmp_path] * 4)
+        )
+    assert libraries == {tmp_path / extension.library_name(recipes.recipe_for("cpp"))}
     assert log.read_text().splitlines() == ["built"]
 
 
@@ -79,20 +82,20 @@ with FileLock(sys.argv[1]):
 
 def test_the_lock_of_a_killed_build_is_not_waited_on(compiler, tmp_path):
     compiler(SUCCEEDS)
-    lock = (tmp_path / extension.library_name()).with_suffix(".lock")
+    lock = (tmp_path / extension.library_name(recipes.recipe_for("cpp"))).with_suffix(".lock")
     command = [sys.executable, "-c", HOLDS_THE_LOCK, str(lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"holding\n"
         holder.kill()
     assert lock.exists()
-    assert extension.build(tmp_path).exists()
+    assert extension.build(recipes.recipe_for("cpp"), tmp_path).exists()
 
 
 def test_a_failed_build_shows_the_last_lines_and_leaves_nothing(compiler, tmp_path):
     compiler(FAILS)
     folder = tmp_path / "libraries"
     with pytest.raises(extension.BuildError, match="failed; its last lines:\nline 21\n") as raised:
-        extension.build(folder)
+        extension.build(recipes.recipe_for("cpp"), folder)
     assert str(raised.value).endswith("line 30")
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
@@ -100,25 +103,27 @@ def test_a_failed_build_shows_the_last_lines_and_leaves_nothing(compiler, tmp_pa
 def test_without_a_compiler_one_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
     with pytest.raises(extension.MissingError, match="no C\\+\\+ compiler 'no-such-compiler'"):
-        extension.build(tmp_path)
+        extension.build(recipes.recipe_for("cpp"), tmp_path)
 
 
 @pytest.mark.parametrize("fact", ["processor", "torch", "source"])
 def test_a_library_is_for_one_processor_torch_and_source(monkeypatch, tmp_path, fact):
-    before = extension.library_name()
+    before = extension.library_name(recipes.recipe_for("cpp"))
     if fact == "processor":
-        monkeypatch.setattr(extension, "_processor", lambda: "another")
+        monkeypatch.setattr(recipes, "processor", lambda: "another")
     elif fact == "torch":
         monkeypatch.setattr(torch, "__version__", "2.10.0")
     else:
         (tmp_path / "changed.cpp").touch()
-        monkeypatch.setattr(extension, "SOURCES", tmp_path)
-    assert extension.library_name() != before
+        monkeypatch.setattr(recipes, "SOURCES", tmp_path)
+    assert extension.library_name(recipes.recipe_for("cpp")) != before
 
 
 def test_first_use_builds_and_later_ones_find(load, loaded, compiler, tmp_path):
     log = compiler(SUCCEEDS)
-    library = tmp_path / "caches" / "skdiscovery" / extension.library_name()
+    library = (
+        tmp_path / "caches" / "skdiscovery" / extension.library_name(recipes.recipe_for("cpp"))
+    )
     assert load("cpp") == extension.Outcome(library, "built now")
     load.cache_clear()
     assert load("cpp") == extension.Outcome(library, "built before")
@@ -130,7 +135,7 @@ def test_what_was_built_ahead_of_time_is_taken(load, loaded, compiler, monkeypat
     compiler(SUCCEEDS)
     monkeypatch.setattr(sys, "argv", ["build", "--folder", str(extension.PREBUILT)])
     build.main()
-    library = extension.PREBUILT / extension.library_name()
+    library = extension.PREBUILT / extension.library_name(recipes.recipe_for("cpp"))
     assert capsys.readouterr().out == f"{library}\n"
     compiler(FAILS)
     assert load("cpp") == extension.Outcome(library, "built ahead of time")

@@ -21,15 +21,30 @@ class Backend:
     """What the tests run with at the moment."""
 
     name: str
+    device: str
 
 
-@pytest.fixture(scope="module", params=["torch", "cpp"], autouse=True)
+BACKENDS = [
+    pytest.param(("torch", "cpu"), id="torch"),
+    pytest.param(("cpp", "cpu"), id="cpp"),
+    pytest.param(("cuda", "cpu"), id="cuda_on_cpu"),
+    pytest.param(("cuda", "cuda"), id="on_cuda", marks=pytest.mark.cuda),
+]
+
+
+@pytest.fixture(scope="module", params=BACKENDS, autouse=True)
 def backend(request):
     """Run every test of this file with the loops, and with the compiled kernels."""
-    if request.param == "cpp" and os.environ.get(BACKEND_VARIABLE) == "torch":
+    Backend.name, Backend.device = request.param
+    if Backend.name != "torch" and os.environ.get(BACKEND_VARIABLE) == "torch":
         pytest.skip(f"{BACKEND_VARIABLE} forbids the compiled kernels")
-    Backend.name = ops.resolve_backend(request.param)
-    return Backend.name
+    if request.param == ("cuda", "cpu"):
+        request.getfixturevalue("cuda_kernels_on_cpu")
+    else:
+        ops.resolve_backend(Backend.name, torch.device(Backend.device))
+    torch.set_default_device(Backend.device)
+    yield Backend.name
+    torch.set_default_device(None)
 
 
 def mlstm(*operands):
@@ -37,7 +52,8 @@ def mlstm(*operands):
 
 
 def operator(name):
-    return getattr(torch.ops.skdiscovery, name + ("_torch" if Backend.name == "torch" else ""))
+    suffix = {"torch": "_torch", "cuda": "_cuda"}.get(Backend.name, "")
+    return getattr(torch.ops.skdiscovery, name + suffix)
 
 
 class Operands(NamedTuple):
@@ -63,13 +79,15 @@ class Operands(NamedTuple):
 def operands(
     n_steps=5, n_sequences=3, hidden=4, *, cell="mlstm", form="symbols", masked=False, seed=0
 ) -> Operands:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
 
     def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        return drawn.to(Backend.device)
 
     def integers(high):
-        return torch.randint(high, (n_steps, n_sequences), generator=generator)
+        drawn = torch.randint(high, (n_steps, n_sequences), generator=generator, device="cpu")
+        return drawn.to(Backend.device)
 
     rows = (N_SYMBOLS,) if form == "symbols" else (n_steps, n_sequences)
     multiplicative = cell == "mlstm"
@@ -87,7 +105,7 @@ def operands(
 
 def numpy_mlstm(given: Operands):
     """Return h, c and the gates of all steps, in float64."""
-    arrays = given.map(lambda t: t.numpy() if t.dtype == torch.int64 else t.double().numpy())
+    arrays = given.map(lambda t: (t if t.dtype == torch.int64 else t.double()).cpu().numpy())
     x, mx, symbols, wh, wmh, h, c, keep = arrays
     result = []
     for t in range(len(x if symbols is None else symbols)):
@@ -121,7 +139,7 @@ def gradients(given: Operands, *, weight=1.0) -> list[torch.Tensor]:
 
 def relative_error(value, expected):
     """Return the L2 norm of the difference relative to that of ``expected``."""
-    value, expected = (torch.as_tensor(v).detach().double() for v in (value, expected))
+    value, expected = (torch.as_tensor(v).detach().double().cpu() for v in (value, expected))
     assert value.shape == expected.shape
     return float((value - expected).norm() / expected.norm().clamp(min=1e-100))
 
@@ -366,6 +384,8 @@ def test_a_double_backward_is_refused():
 
 @pytest.mark.parametrize("symbol", [-1, N_SYMBOLS])
 def test_a_symbol_without_a_row_is_refused(symbol):
+    if Backend.name == "cuda":
+        pytest.skip("a GPU's kernels can only assert, which ends the process")
     given = operands()
     given.symbols[2, 1] = symbol
     with pytest.raises(IndexError, match="out of range"):

@@ -35,20 +35,6 @@ void over_units(int64_t n_rows, int64_t hidden, const Work& work) {
   });
 }
 
-// A row of gates: four blocks of `hidden` units.
-template <typename Real, typename Stored>
-SKDISCOVERY_INLINE Gates<Real> load(const Stored* row, int64_t hidden, int64_t unit) {
-  return {row[unit], row[hidden + unit], row[2 * hidden + unit], row[3 * hidden + unit]};
-}
-
-template <typename Real, typename Stored>
-SKDISCOVERY_INLINE void store(Gates<Real> gates, Stored* row, int64_t hidden, int64_t unit) {
-  row[unit] = gates.i;
-  row[hidden + unit] = gates.f;
-  row[2 * hidden + unit] = gates.o;
-  row[3 * hidden + unit] = gates.u;
-}
-
 // Gives tensors as contiguous arrays of T, and keeps those alive that had to be converted.
 template <typename T>
 class Arrays {

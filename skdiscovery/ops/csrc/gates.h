@@ -16,6 +16,14 @@
 
 namespace skdiscovery {
 
+// Stored numbers (weights, tables, hidden states, gates) may be narrower than the real ones that
+// are computed with and that cell states are kept in.
+template <typename Stored_, typename Real_>
+struct Numbers {
+  using Stored = Stored_;
+  using Real = Real_;
+};
+
 // How a floating-point type is laid out, and what exp(x) - 1 needs in it.
 template <typename T>
 struct Format;
@@ -25,7 +33,7 @@ struct Format<float> {
   using Bits = uint32_t;
   static constexpr int mantissa_bits = 23;
   static constexpr int exponent_bias = 127;
-  static constexpr float limit = 87.0f;          // exp(limit) is finite, exp(-limit) is normal
+  static constexpr float limit = 87.0f;            // exp(limit) is finite, exp(-limit) is normal
   static constexpr float ln2_high = 0.693145752f;  // ends in zeros: n * ln2_high is exact
   static constexpr float ln2_low = 1.42860677e-6f;
   static constexpr int n_terms = 7;
@@ -94,6 +102,20 @@ template <typename T>
 struct Gates {
   T i, f, o, u;
 };
+
+// A row of gates: four blocks of `hidden` units.
+template <typename Real, typename Stored>
+SKDISCOVERY_INLINE Gates<Real> load(const Stored* row, int64_t hidden, int64_t unit) {
+  return {row[unit], row[hidden + unit], row[2 * hidden + unit], row[3 * hidden + unit]};
+}
+
+template <typename Real, typename Stored>
+SKDISCOVERY_INLINE void store(Gates<Real> gates, Stored* row, int64_t hidden, int64_t unit) {
+  row[unit] = gates.i;
+  row[hidden + unit] = gates.f;
+  row[2 * hidden + unit] = gates.o;
+  row[3 * hidden + unit] = gates.u;
+}
 
 // A unit's hidden and cell state, or their gradients.
 template <typename T>

@@ -1,11 +1,8 @@
 // CPU kernels of the operators that skdiscovery/ops/mlstm.py defines.
 //
 // A step is two matrix products, from the libraries that torch brings, and two fused loops over
-// units, which the compiler vectorises and torch's own threads share. All steps work in buffers that
-// are allocated before the first: those that the caller gets, and a scratch.
-//
-// Stored numbers (weights, tables, hidden states, gates) may be narrower than the real ones that are
-// computed with and that cell states are kept in.
+// units, which the compiler vectorises and torch's own threads share. All steps work in buffers
+// that are allocated before the first: those that the caller gets, and a scratch.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -31,12 +28,6 @@ Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-template <typename Stored_, typename Real_>
-struct Numbers {
-  using Stored = Stored_;
-  using Real = Real_;
-};
-
 // What both directions read.
 template <typename Stored, typename Real>
 class Cell : public Inputs<Stored> {
@@ -44,8 +35,12 @@ class Cell : public Inputs<Stored> {
   Cell(const Tensor& x_, const OptionalTensor& mx_, const OptionalTensor& symbols_,
        const Tensor& wh_, const OptionalTensor& wmh_, const Tensor& h0_, const Tensor& c0_,
        const OptionalTensor& keep_)
-      : Inputs<Stored>(x_, mx_, symbols_, wh_.size(1)), wh(stored_(wh_)), wmh(stored_(wmh_)),
-        h0(stored_(h0_)), c0(real_(c0_)), keep(real_(keep_)) {}
+      : Inputs<Stored>(x_, mx_, symbols_, wh_.size(1)),
+        wh(stored_(wh_)),
+        wmh(stored_(wmh_)),
+        h0(stored_(h0_)),
+        c0(real_(c0_)),
+        keep(real_(keep_)) {}
 
   Real keep_of(int64_t row) const { return keep == nullptr ? Real(1) : keep[row]; }
 
@@ -122,9 +117,8 @@ void step(const Cell<Stored, Real>& cell, int64_t first_row, int64_t n, const St
     for (int64_t k = first; k < last; ++k) {
       const Gates<Real> recurrent = load<Real>(gates_row, hidden, k);
       const Gates<Real> input = load<Real>(x_row, hidden, k);
-      const Gates<Real> activated =
-          activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
-                                       recurrent.o + input.o, recurrent.u + input.u});
+      const Gates<Real> activated = activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
+                                                    recurrent.o + input.o, recurrent.u + input.u});
       const State<Real> state = advance(activated, keep * c_before_row[k]);
       store(activated, gates_row, hidden, k);
       h_row[k] = state.h;
@@ -147,8 +141,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlstm(Tensor x, OptionalTensor mx,
     const Tensor c = new_array<Real>(h0, {n_steps, n, hidden});
     const Tensor gates = new_array<Stored>(h0, {n_steps, n, 4 * hidden});
     const bool multiplicative = wmh.has_value();
-    const Tensor mh = multiplicative ? new_array<Stored>(h0, {n_steps, n, hidden})
-                                     : new_array<Stored>(h0, {0});
+    const Tensor mh =
+        multiplicative ? new_array<Stored>(h0, {n_steps, n, hidden}) : new_array<Stored>(h0, {0});
     const Tensor m = new_array<Stored>(h0, {n, hidden});
 
     const Stored* h_before = cell.h0;
@@ -188,8 +182,8 @@ std::tuple<Tensor, Tensor> mlstm_packed(Tensor x, OptionalTensor mx, OptionalTen
     for (const int64_t n : batch_sizes) {
       Stored* h_now = data<Stored>(h) + row * hidden;
       Real* c_now = data<Real>(c) + row * hidden;
-      step(cell, row, n, h_before, c_before, data<Stored>(mh), data<Stored>(m), data<Stored>(gates), h_now,
-           c_now);
+      step(cell, row, n, h_before, c_before, data<Stored>(mh), data<Stored>(m), data<Stored>(gates),
+           h_now, c_now);
       h_before = h_now;
       c_before = c_now;
       row += n;
@@ -229,8 +223,8 @@ Tensor sum_rows_of_symbols(const Tensor& rows, const int64_t* symbols, int64_t n
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     Tensor dh, Tensor dc, Tensor x, OptionalTensor mx, OptionalTensor symbols, Tensor wh,
-    OptionalTensor wmh, Tensor h0, Tensor c0, OptionalTensor keep, Tensor h, Tensor c,
-    Tensor gates, Tensor mh) {
+    OptionalTensor wmh, Tensor h0, Tensor c0, OptionalTensor keep, Tensor h, Tensor c, Tensor gates,
+    Tensor mh) {
   return with_numbers(x, [&](auto numbers) {
     using Stored = typename decltype(numbers)::Stored;
     using Real = typename decltype(numbers)::Real;
@@ -276,8 +270,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
                               dc_row[k] + dc_carried_row[k]};
           const Real tanh_c = tanh(c_row[k]);
           const Real dc_now = cell_gradient(unit, tanh_c, d);
-          store(gate_gradients(unit, tanh_c, keep_row * c_before_row[k], d.h, dc_now),
-                dz_row, hidden, k);
+          store(gate_gradients(unit, tanh_c, keep_row * c_before_row[k], d.h, dc_now), dz_row,
+                hidden, k);
           dc_carried_row[k] = keep_row * dc_now * unit.f;
         }
       });
@@ -289,7 +283,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
         Stored* m_row = data<Stored>(m) + t * state + at;
         if (multiplicative) {
           const Stored *mh_row = mh_all + t * state + at, *mx_row = cell.mx_row(first_row + row);
-          Stored *dmx_row = data<Stored>(dmx) + t * state + at, *dmh_row = data<Stored>(dmh) + t * state + at;
+          Stored *dmx_row = data<Stored>(dmx) + t * state + at,
+                 *dmh_row = data<Stored>(dmh) + t * state + at;
 #pragma GCC ivdep
           for (int64_t k = first; k < last; ++k) {
             m_row[k] = Real(mh_row[k]) * mx_row[k];
@@ -315,8 +310,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     const Tensor dwh = new_array<Stored>(h0, {4 * hidden, hidden});
     sum_outer_products(data<Stored>(dz), 4 * hidden, data<Stored>(m), hidden, n_steps * n, true,
                        data<Stored>(dwh));
-    const Tensor dwmh = multiplicative ? new_array<Stored>(h0, {hidden, hidden})
-                                       : new_array<Stored>(h0, {0});
+    const Tensor dwmh =
+        multiplicative ? new_array<Stored>(h0, {hidden, hidden}) : new_array<Stored>(h0, {0});
     if (multiplicative) {  // the state before a step is h0, then h of the step before
       sum_outer_products(data<Stored>(dmh), hidden, cell.h0, hidden, n, true, data<Stored>(dwmh));
       sum_outer_products(data<Stored>(dmh) + state, hidden, h_all, hidden, (n_steps - 1) * n, false,
@@ -325,7 +320,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     Tensor dx = dz, dmx_of_operand = dmx;
     if (symbols.has_value()) {
       dx = sum_rows_of_symbols<Real, Stored>(dz, cell.symbols, x.size(0));
-      if (multiplicative) dmx_of_operand = sum_rows_of_symbols<Real, Stored>(dmx, cell.symbols, x.size(0));
+      if (multiplicative)
+        dmx_of_operand = sum_rows_of_symbols<Real, Stored>(dmx, cell.symbols, x.size(0));
     }
     const ScalarType type = x.scalar_type();
     return std::make_tuple(as_type(dx, type), as_type(dmx_of_operand, type), as_type(dwh, type),

@@ -58,9 +58,13 @@ struct Matrix {
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
-      : state_(new_array<int8_t>(like, {n, hidden})), scales_(new_array<float>(like, {n})),
-        sums_(new_array<int32_t>(like, {n, 4 * hidden})), m_(new_array<float>(like, {n, hidden})),
-        state(data<int8_t>(state_)), scales(data<float>(scales_)), sums(data<int32_t>(sums_)),
+      : state_(new_array<int8_t>(like, {n, hidden})),
+        scales_(new_array<float>(like, {n})),
+        sums_(new_array<int32_t>(like, {n, 4 * hidden})),
+        m_(new_array<float>(like, {n, hidden})),
+        state(data<int8_t>(state_)),
+        scales(data<float>(scales_)),
+        sums(data<int32_t>(sums_)),
         m(data<float>(m_)) {}
 
  private:

@@ -13,6 +13,8 @@
 #include <array>
 #include <vector>
 
+#include "torch_product.h"
+
 extern "C" {
 void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*,
             const float*, const int*, const float*, const int*, const float*, float*, const int*);
@@ -53,19 +55,9 @@ Tensor view_of(const T* data, int rows, int columns, int line, Side side) {
   const std::array<int64_t, 2> shape{rows, columns};
   const std::array<int64_t, 2> strides =
       side == Side::plain ? std::array<int64_t, 2>{line, 1} : std::array<int64_t, 2>{1, line};
-  return torch::stable::from_blob(
-      const_cast<T*>(data), shape, strides,
-      torch::stable::Device(torch::headeronly::DeviceType::CPU),
-      torch::headeronly::CppTypeToScalarType<T>::value);
-}
-
-// c = a . b, by torch's operator of that name.
-inline void call_product(const char* name, const Tensor& a, const Tensor& b, const Tensor& c) {
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
-                                    torch::stable::detail::from(c)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "out", stack.data(),
-                                                      TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<Tensor>(stack[0]);  // c again: releases it
+  return torch::stable::from_blob(const_cast<T*>(data), shape, strides,
+                                  torch::stable::Device(torch::headeronly::DeviceType::CPU),
+                                  torch::headeronly::CppTypeToScalarType<T>::value);
 }
 
 // BLAS has no such product; torch has, with float32 sums inside.
@@ -113,9 +105,8 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
 inline void multiply(const int8_t* rows, int n_rows, const int8_t* w, int w_rows, int w_columns,
                      int32_t* out) {
   // torch misreads the transpose of a single column.
-  const Tensor columns = w_columns > 1
-                             ? view_of(w, w_columns, w_rows, w_columns, Side::transposed)
-                             : view_of(w, 1, w_rows, w_rows, Side::plain);
+  const Tensor columns = w_columns > 1 ? view_of(w, w_columns, w_rows, w_columns, Side::transposed)
+                                       : view_of(w, 1, w_rows, w_rows, Side::plain);
   call_product("aten::_int_mm", view_of(rows, n_rows, w_columns, w_columns, Side::plain), columns,
                view_of(out, n_rows, w_rows, w_rows, Side::plain));
 }

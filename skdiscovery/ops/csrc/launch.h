@@ -1,0 +1,83 @@
+// Runs one piece of work per row and unit on the GPU, in the order of the caller's stream.
+//
+// Without nvcc the same pieces run in a plain loop on the CPU. Nobody uses that but the tests,
+// which so cover on any machine all that the GPU is to do, save the launch itself.
+
+#pragma once
+
+#include <cstdint>
+
+#include "gates.h"
+
+#ifdef __CUDACC__
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace skdiscovery {
+
+constexpr int kThreads = 256;
+
+// Rows go along the grid's first dimension, which alone may be longer than 65,535.
+template <typename Work>
+__global__ void __launch_bounds__(kThreads) run_units(Work work, int64_t n_units) {
+  const int64_t unit = int64_t{blockIdx.y} * kThreads + threadIdx.x;
+  if (unit < n_units) work(int64_t{blockIdx.x}, unit);
+}
+
+// Makes the device of a tensor the current one, and launches into its current stream.
+class Launcher {
+ public:
+  explicit Launcher(const torch::stable::Tensor& tensor)
+      : guard_(tensor.get_device_index()), stream_(nullptr) {
+    void* stream = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  // Calls work(row, unit) for all rows and units.
+  template <typename Work>
+  void over_units(int64_t n_rows, int64_t n_units, const Work& work) const {
+    const dim3 grid(static_cast<unsigned>(n_rows),
+                    static_cast<unsigned>((n_units + kThreads - 1) / kThreads));
+    run_units<<<grid, kThreads, 0, stream_>>>(work, n_units);
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) {
+      throw std::runtime_error(std::string("A kernel of the mLSTM could not be launched: ") +
+                               cudaGetErrorString(error));
+    }
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+}  // namespace skdiscovery
+
+#else
+
+namespace skdiscovery {
+
+class Launcher {
+ public:
+  template <typename Tensor>
+  explicit Launcher(const Tensor&) {}
+
+  template <typename Work>
+  void over_units(int64_t n_rows, int64_t n_units, const Work& work) const {
+    for (int64_t row = 0; row < n_rows; ++row) {
+      for (int64_t unit = 0; unit < n_units; ++unit) work(row, unit);
+    }
+  }
+};
+
+}  // namespace skdiscovery
+
+#endif
