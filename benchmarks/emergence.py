@@ -1,0 +1,152 @@
+"""When sentiment appears: what the neurons of a model in training know of SST-2.
+
+    python benchmarks/emergence.py runs/imdb/checkpoints/*.safetensors --figure emergence.png
+
+reads checkpoints of ``fit(checkpoint_dir=...)``; a run keeps its last three, so copy them aside as
+it goes. For each: the text read, bits per byte on the run's validation text, and the accuracy on
+SST-2's validation sentences of an L1 regression on all neurons, with each pooling, and of the best
+single neuron under the best of them. The test sentences are not looked at. The regressions' C is
+the one that does best on the validation sentences, so these figures flatter, each as much as the
+other.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from safetensors import safe_open
+
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery.datasets import fetch_sst2
+from skdiscovery.pretrained.format import write_model
+
+POOLINGS = ("last", "mean", "max")
+C_GRID = 2.0 ** np.arange(-4, 3)
+
+
+def main() -> None:
+    """Print and draw a row per checkpoint."""
+    options = parse_arguments()
+    sentences = {part: fetch_sst2(subset=part) for part in ("train", "validation")}
+    rows = []
+    for path in options.checkpoints:
+        rows.append(assess(path, sentences))
+        print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
+    table = pd.DataFrame(rows).sort_values("megabytes")
+    if options.csv:
+        table.to_csv(options.csv, index=False)
+    if options.figure:
+        draw(table).savefig(options.figure, dpi=150)
+
+
+def assess(path: Path, sentences: dict) -> dict[str, float]:
+    """Return what a checkpoint knows."""
+    lm, megabytes, bits = read_checkpoint(path)
+    row = {"megabytes": megabytes, "bits_per_byte": bits}
+    y = {part: np.asarray(data.target) for part, data in sentences.items()}
+    features = {}
+    for pooling in POOLINGS:
+        featurizer = MLSTMFeaturizer(lm, pooling=pooling).fit()
+        X = {part: featurizer.transform(data.data) for part, data in sentences.items()}
+        row[pooling] = 100 * best_of_regressions(X, y)
+        features[pooling] = X
+    best = max(POOLINGS, key=row.__getitem__)
+    neuron, accuracy = best_neuron(features[best], y)
+    return row | {"neuron": neuron, "one neuron": 100 * accuracy, "by": best}
+
+
+def read_checkpoint(path: Path) -> tuple[ByteMLSTMLanguageModel, float, float]:
+    """Return the model, the megabytes that it has read, and its bits per byte on validation."""
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    run, values = json.loads(header["run"]), json.loads(header["values"])
+    config = {
+        name: run[name]
+        for name in ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
+    } | {"n_bytes_seen": values["n_bytes"], "n_steps": values["n_steps"]}
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        write_model(model, folded(tensors), config)
+        lm = ByteMLSTMLanguageModel.from_pretrained(model)
+    bits = values["validation_history"][-1]["bits_per_byte"]
+    return lm, values["n_bytes"] / 1e6, bits
+
+
+def folded(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights of an mLSTM's checkpoint, weight norm folded in."""
+    weights = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("model.")
+        if name.endswith(".original1"):
+            scale = tensors["model." + name.replace("original1", "original0")]
+            norm = np.linalg.norm(tensor, axis=1, keepdims=True)
+            weights[name.replace("parametrizations.", "").removesuffix(".original1")] = (
+                scale * tensor / norm
+            )
+        elif not name.startswith(("optimizer.", "cell.", "hidden.")) and "original" not in name:
+            weights[name] = tensor
+    return weights
+
+
+def best_of_regressions(X: dict, y: dict) -> float:
+    """Return the validation accuracy of L1 regression on all features, at the best C."""
+    return max(
+        SentimentNeuronClassifier(C=float(C), n_neurons=1, random_state=0)
+        .fit(X["train"], y["train"])
+        .all_neurons_.score(X["validation"], y["validation"])
+        for C in C_GRID
+    )
+
+
+def best_neuron(X: dict, y: dict) -> tuple[int, float]:
+    """Return the neuron that decides the training set best by a threshold, and how validation."""
+    order = np.argsort(X["train"], axis=0)
+    positive = np.asarray(y["train"])[order] == np.unique(y["train"])[1]
+    n = len(positive)
+    # Right if all up to a threshold are negative and the others positive; or the other way round.
+    right = np.cumsum(~positive, axis=0) + positive.sum(axis=0) - np.cumsum(positive, axis=0)
+    accuracy = np.maximum(right, n - right).max(axis=0) / n
+    neuron = int(accuracy.argmax())
+    at = int(np.maximum(right, n - right)[:, neuron].argmax())
+    threshold = X["train"][order[at, neuron], neuron]
+    sign = right[at, neuron] * 2 >= n
+    guess = (X["validation"][:, neuron] > threshold) == sign
+    truth = np.asarray(y["validation"]) == np.unique(y["train"])[1]
+    return neuron, float((guess == truth).mean())
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw bits per byte, and accuracies below, over the text read."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.plot(table["megabytes"], table["bits_per_byte"], "o-", color="#000000")
+    above.set_ylabel("bits per byte, held out")
+    styles = {"mean": "o-", "max": "s--", "last": "^:", "one neuron": "x-."}
+    colours = {"mean": "#0072B2", "max": "#D55E00", "last": "#009E73", "one neuron": "#000000"}
+    for name, style in styles.items():
+        label = name if name == "one neuron" else f"all neurons, {name}"
+        below.plot(table["megabytes"], table[name], style, color=colours[name], label=label)
+    below.set(xlabel="text read, MB", ylabel="SST-2 validation accuracy, %")
+    below.legend()
+    return figure
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--csv", type=Path, help="write the table to this file")
+    parser.add_argument("--figure", type=Path, help="draw it to this file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
