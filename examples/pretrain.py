@@ -32,12 +32,14 @@ from matplotlib.figure import Figure
 
 from skdiscovery import ByteMLSTMLanguageModel, LearningCurveDisplay, TextCorpus
 from skdiscovery.datasets import fetch_imdb
+from skdiscovery.nn.widening import widen_weights
+from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = PARTS[1:]
-# What a model's file decides.
-OF_THE_MODEL = ("cell", "hidden_size", "embedding_size", "n_layers", "preprocessor")
+# What a model's file decides. Its hidden_size can be raised.
+OF_THE_MODEL = ("cell", "embedding_size", "n_layers", "preprocessor")
 WEIGHT_NORM = {"none": False, "recurrent": True, "all": "all"}
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
@@ -138,6 +140,8 @@ def make_language_model(options: argparse.Namespace) -> ByteMLSTMLanguageModel:
         if of_the_model:
             names = ", ".join(of_the_model)
             raise ValueError(f"--load: the model has its own {names}; leave that option out")
+        if "hidden_size" in options and options.hidden_size != lm.hidden_size:
+            widen(lm, options.hidden_size, options.random_state)
     given = {name: value for name, value in vars(options).items() if name in lm.get_params()}
     given["weight_norm"] = WEIGHT_NORM[options.weight_norm]
     return lm.set_params(
@@ -147,6 +151,13 @@ def make_language_model(options: argparse.Namespace) -> ByteMLSTMLanguageModel:
         resume=True,
         verbose=int(is_first_process()),
     )
+
+
+def widen(lm: ByteMLSTMLanguageModel, hidden_size: int, seed: int) -> None:
+    """Give a fitted model more neurons, so that it computes what it did before."""
+    rng = np.random.RandomState(seed)
+    lm.weights_ = widen_weights(lm.weights_, architecture_of(lm.config_), hidden_size, rng)
+    lm.config_ |= {"hidden_size": hidden_size}
 
 
 def set_limits(lm: ByteMLSTMLanguageModel, n_megabytes: float | None, n_bytes: int) -> None:
@@ -308,7 +319,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cache-dir", help="for texts as bytes (default: in scikit-learn's data folder)")
 
     add = parser.add_argument_group("model").add_argument
-    add("--load", metavar="MODEL", help="a file or shipped name to start from; it has its own size")
+    load = (
+        "a file or shipped name to start from; a larger --hidden-size copies its neurons (Net2Net)"
+    )
+    add("--load", metavar="MODEL", help=load)
     parameter("--cell", "cell", "kind of layer", choices=("mlstm", "lstm"))
     parameter("--hidden-size", "hidden_size", "neurons of each layer")
     parameter("--embedding-size", "embedding_size", "width of the vector that stands for a byte")

@@ -409,6 +409,30 @@ def test_load_starts_from_a_model(run, script, arguments, tmp_path):
     assert ByteMLSTMLanguageModel.from_pretrained(folder / "model.safetensors").n_steps_ == 80
 
 
+def test_a_model_is_widened_before_it_trains_on(run, script, arguments, tmp_path):
+    path = run(name="narrow") / "model.safetensors"
+    more = arguments(f"--load={path}", "--hidden-size=40", name="wide")
+    more = [argument for argument in more if not argument.startswith("--embedding-size")]
+    lm = script.make_language_model(script.make_parser().parse_args(more))
+    narrow = ByteMLSTMLanguageModel.from_pretrained(path)
+    assert lm.hidden_size == 40
+    text = ["The wide model begins where the narrow one ended."]
+    assert lm.score(text) == pytest.approx(narrow.score(text), rel=1e-5)
+    script.main(more)
+    folder = tmp_path / "experiments" / "wide"
+    wide = ByteMLSTMLanguageModel.from_pretrained(folder / "model.safetensors")
+    assert wide.weights_["layers.0.wh"].shape == (160, 40)
+    assert wide.n_steps_ == 80
+
+
+def test_no_model_is_narrowed(run, script, arguments, capsys):
+    path = run(name="wide") / "model.safetensors"
+    more = arguments(f"--load={path}", "--hidden-size=4", name="narrow")
+    with pytest.raises(SystemExit):
+        script.main([argument for argument in more if not argument.startswith("--embedding-size")])
+    assert "widened, not narrowed: it has 16 neurons" in capsys.readouterr().err
+
+
 def test_evaluate_only(run, script, arguments, files, capsys, tmp_path):
     path = run(files["test"]) / "model.safetensors"
     printed = capsys.readouterr().out.splitlines()
@@ -432,7 +456,7 @@ def test_evaluate_only(run, script, arguments, files, capsys, tmp_path):
         (["--split=1,1,1,1"], "--split: expected up to three shares"),
         (["--split=most"], "expected non-negative numbers"),
         (["--load=nowhere"], "No language model 'nowhere'"),
-        (["--load=default"], "the model has its own hidden_size, embedding_size; leave that"),
+        (["--load=default"], "the model has its own embedding_size; leave that"),
         (["--evaluate-only"], "--evaluate-only needs a model: name it with --load"),
         (["--n-megabytes=1"], "not allowed with argument --max-steps"),
         (["--n-devices=some"], "invalid number_or_all value: 'some'"),
