@@ -11,14 +11,14 @@ model is a new one. Give it the machine to itself.
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from reporting import machine, spread
+from reporting import machine, seconds, spread
 
 from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.ops.runtime import resolve_device, resolve_precision
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     records = []
     for hidden_size in options.hidden_size:
         lm = ByteMLSTMLanguageModel(
-            hidden_size, max_steps=1, batch_size=1, seq_length=8, device="cpu"
+            hidden_size, max_steps=1, batch_size=1, seq_length=8, device=options.device
         ).fit(["a text to begin with"])
         for n_samples in options.n_samples:
             record = compare(lm, n_samples, options.n_bytes, options.repetitions)
@@ -61,10 +61,12 @@ def compare(lm: ByteMLSTMLanguageModel, n_samples: int, n_bytes: int, repetition
 def make_products(lm: ByteMLSTMLanguageModel, n_samples: int) -> Callable[[], None]:
     """Return what multiplies as writing one byte of each sample does."""
     names = ("layers.0.wmh", "layers.0.wh", "head.weight")
-    matrices = [torch.from_numpy(lm.weights_[name]) for name in names]
+    device = resolve_device(lm.device)
+    dtype = resolve_precision(lm.precision, device)
+    matrices = [torch.from_numpy(lm.weights_[name]).to(device, dtype) for name in names]
     if n_samples == 1:
-        state = torch.randn(lm.hidden_size)
-        outputs = [torch.empty(len(matrix)) for matrix in matrices]
+        state = matrices[0].new_ones(lm.hidden_size)
+        outputs = [state.new_empty(len(matrix)) for matrix in matrices]
 
         def vector_products() -> None:
             for matrix, output in zip(matrices, outputs, strict=True):
@@ -72,9 +74,9 @@ def make_products(lm: ByteMLSTMLanguageModel, n_samples: int) -> Callable[[], No
 
         return vector_products
 
-    states = torch.randn(n_samples, lm.hidden_size)
+    states = matrices[0].new_ones(n_samples, lm.hidden_size)
     transposed = [matrix.t().contiguous() for matrix in matrices]
-    results = [torch.empty(n_samples, len(matrix)) for matrix in matrices]
+    results = [states.new_empty(n_samples, len(matrix)) for matrix in matrices]
 
     def matrix_products() -> None:
         for matrix, result in zip(transposed, results, strict=True):
@@ -95,13 +97,6 @@ def print_record(record: dict) -> None:
     )
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Return how long ``work`` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
@@ -111,6 +106,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--n-samples", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--n-bytes", type=int, default=100)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write all timings to this file")
     return parser.parse_args()
 

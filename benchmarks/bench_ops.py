@@ -8,68 +8,56 @@ in inference, over as many steps as take about a quarter of a second. What is co
 turn, so that all of it sees the same machine; a ratio (the float32 products' time over the
 operator's, 1 is perfect in float32) is taken round by round. At batch 1 the products are
 matrix-vector products, else matrix products with the weights laid out at their best. The LSTM of
-torch does 16 H^2 FLOP a step and sequence forward where the mLSTM does 10: its time counts per
-FLOP. Figures are the median with smallest and largest in brackets. Give it the machine to itself.
+torch, cuDNN's on a GPU, does 16 H^2 FLOP a step and sequence forward where the mLSTM does 10: its
+time counts per FLOP. On a GPU the plain loops are also timed under one CUDA graph of all steps, and
+bfloat16 is measured by its own products. Figures are the median with smallest and largest in
+brackets. Give it the machine to itself.
 """
 
 import argparse
 import copy
 import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from reporting import machine, spread
+from reporting import machine, seconds, spread
 
 from skdiscovery import ops
 
 N_SYMBOLS = 256
 SECONDS_PER_TIMING = 0.25
 MAX_STEPS = 256
-BACKENDS = ("cpp", "torch")
+COMPILED = {"cpu": "cpp", "cuda": "cuda"}
 FLOP_OF_MLSTM, FLOP_OF_LSTM = 10, 16
 
 
 def main() -> None:
     """Time and print each combination; write all of it to a file if asked to."""
     options = parse_arguments()
-    for backend in BACKENDS:
-        ops.resolve_backend(backend)
+    device = ops.resolve_device(options.device)
+    ops.resolve_backend(COMPILED[device.type], device)
     print(machine())
     records = []
     for hidden_size in options.hidden_size:
         for batch_size in options.batch_size:
             with ops.flush_denormals():
-                record = compare(hidden_size, batch_size, options.repetitions)
+                record = compare(hidden_size, batch_size, options.repetitions, device)
             print_record(record)
             records.append(record)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "records": records}, indent=1))
 
 
-def compare(hidden_size: int, batch_size: int, repetitions: int) -> dict:
+def compare(hidden_size: int, batch_size: int, repetitions: int, device: torch.device) -> dict:
     """Return the seconds per step of everything, round by round."""
-    operands = Operands(hidden_size, batch_size, n_steps=1)
+    operands = Operands(hidden_size, batch_size, 1, device)
+    seconds(operands.training_products)  # a warm-up
     one_step = seconds(operands.training_products)
     n_steps = max(1, min(MAX_STEPS, int(SECONDS_PER_TIMING / one_step)))
-    operands = Operands(hidden_size, batch_size, n_steps)
-    work: dict[str, Callable[[], None]] = {
-        "training products": operands.training_products,
-        "inference products": operands.inference_products,
-    }
-    narrow = operands.narrowed()
-    for backend in BACKENDS:
-        work[f"training {backend}"] = lambda backend=backend: operands.train(backend)
-        work[f"inference {backend}"] = lambda backend=backend: operands.read(backend)
-    work |= {
-        "training cpp bfloat16": lambda: narrow.train("cpp"),
-        "inference cpp bfloat16": lambda: narrow.read("cpp"),
-        "inference cpp int8": operands.read_int8,
-        "training nn.LSTM per FLOP": operands.train_lstm,
-        "inference nn.LSTM per FLOP": operands.read_lstm,
-    }
+    work = work_of(Operands(hidden_size, batch_size, n_steps, device))
     rounds = [
         {name: per_flop(name, seconds(function)) / n_steps for name, function in work.items()}
         for _ in range(repetitions + 1)
@@ -82,6 +70,47 @@ def compare(hidden_size: int, batch_size: int, repetitions: int) -> dict:
     }
 
 
+def work_of(operands: "Operands") -> dict[str, Callable[[], None]]:
+    """Return what is to be timed, by name."""
+    narrow = operands.narrowed()
+    compiled = COMPILED[operands.x.device.type]
+    work: dict[str, Callable[[], None]] = {}
+    for precision, given in (("", operands), (" bfloat16", narrow)):
+        work[f"training products{precision}"] = given.training_products
+        work[f"inference products{precision}"] = given.inference_products
+        work[f"training {compiled}{precision}"] = partial(given.train, compiled)
+        work[f"inference {compiled}{precision}"] = partial(given.read, compiled)
+    work |= {
+        "training torch": partial(operands.train, "torch"),
+        "inference torch": partial(operands.read, "torch"),
+        "training nn.LSTM per FLOP": operands.train_lstm,
+        "inference nn.LSTM per FLOP": operands.read_lstm,
+    }
+    if operands.x.is_cuda:
+        work |= {
+            "training nn.LSTM bfloat16 per FLOP": narrow.train_lstm,
+            "inference nn.LSTM bfloat16 per FLOP": narrow.read_lstm,
+            "training torch bfloat16 in a graph": captured(partial(narrow.train, "torch")),
+            "inference torch bfloat16 in a graph": captured(partial(narrow.read, "torch")),
+        }
+    else:
+        work["inference cpp int8"] = operands.read_int8
+    return work
+
+
+def captured(work: Callable[[], None]) -> Callable[[], None]:
+    """Return what replays ``work`` as one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 def per_flop(name: str, duration: float) -> float:
     """Return a time as that of as much work as the mLSTM's."""
     return duration * FLOP_OF_MLSTM / FLOP_OF_LSTM if name.endswith("per FLOP") else duration
@@ -91,10 +120,13 @@ def print_record(record: dict) -> None:
     """Print a line for training and one for inference."""
     times = record["seconds_per_step"]
     for task in ("training", "inference"):
-        products = times[f"{task} products"]
-        parts = [f"products alone {1e6 * statistics.median(products):.0f} us per step"]
+        alone = times[f"{task} products"]
+        parts = [f"products alone {1e6 * statistics.median(alone):.1f} us per step"]
         for name, timings in times.items():
-            if name.startswith(task) and timings is not products:
+            if name.startswith(task) and timings is not alone:
+                # On a CPU without instructions for it, bfloat16's own products are no yardstick.
+                on_gpu = "training torch bfloat16 in a graph" in times
+                products = times[f"{task} products bfloat16"] if on_gpu and "16" in name else alone
                 ratios = [p / t for p, t in zip(products, timings, strict=True)]
                 parts.append(f"{name.removeprefix(task + ' ')} {spread(ratios)}")
         print(f"H={record['hidden_size']} B={record['batch_size']} {task}: {', '.join(parts)}")
@@ -103,7 +135,8 @@ def print_record(record: dict) -> None:
 class Operands:
     """Random operands of a recurrence, and what can be timed with them."""
 
-    def __init__(self, hidden_size: int, batch_size: int, n_steps: int):
+    def __init__(self, hidden_size: int, batch_size: int, n_steps: int, device: torch.device):
+        torch.set_default_device(device)
         self.symbols = torch.randint(N_SYMBOLS, (n_steps, batch_size))
         scale = hidden_size**-0.5
         self.x, self.mx = (
@@ -125,6 +158,7 @@ class Operands:
         self.h = torch.empty_like(self.state)
         self.wh_t, self.wmh_t = self.wh.t().contiguous(), self.wmh.t().contiguous()
         self.dwh, self.dwmh = torch.empty_like(self.wh), torch.empty_like(self.wmh)
+        torch.set_default_device(None)
 
     def mark_trained(self) -> None:
         """Ask for gradients of what training asks them of."""
@@ -133,8 +167,11 @@ class Operands:
     def narrowed(self) -> "Operands":
         """Return the same in bfloat16, but for the cell state."""
         narrow = copy.copy(self)
-        for name in ("x", "mx", "wh", "wmh", "state"):
-            setattr(narrow, name, getattr(self, name).to(torch.bfloat16))
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                setattr(narrow, name, value.to(torch.bfloat16))
+        narrow.cell_state = self.cell_state
+        narrow.lstm = copy.deepcopy(self.lstm).to(torch.bfloat16)
         narrow.mark_trained()
         return narrow
 
@@ -197,13 +234,6 @@ class Operands:
         torch.mm(self.all_m.t(), self.all_m, out=self.dwmh)
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Return how long ``work`` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
@@ -212,6 +242,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=int, nargs="+", default=[256, 512, 1024, 4096])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 32, 128])
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write all timings to this file")
     return parser.parse_args()
 

@@ -11,16 +11,16 @@ itself.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from reporting import machine, spread
+from reporting import machine, now, seconds, spread
 
 from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
 from skdiscovery.ops import flush_denormals, resolve_device
+from skdiscovery.ops.runtime import resolve_precision
 from skdiscovery.text import TextCorpus
 from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
 from skdiscovery.training.history import LOG_EVERY
@@ -33,7 +33,8 @@ def main() -> None:
     """Time steps and products, or whole trainings, for each hidden size."""
     options = parse_arguments()
     print(machine())
-    print(f"batch {options.batch_size}, sequence {options.seq_length}, float32")
+    dtype = resolve_precision(options.precision, resolve_device(options.device))
+    print(f"batch {options.batch_size}, sequence {options.seq_length}, {dtype}")
     for hidden_size in options.hidden_size:
         if options.n_devices:
             compare_devices(hidden_size, options)
@@ -44,17 +45,19 @@ def main() -> None:
 def compare_with_products(hidden_size: int, options: argparse.Namespace) -> None:
     """Print how fast training is, and how fast its matrix products alone."""
     device = resolve_device(options.device)
+    dtype = resolve_precision(options.precision, device)
     n_bytes = N_STEPS * options.batch_size * options.seq_length
     steps, products, outside = [], [], []
-    runs = TimedRuns(hidden_size, options.batch_size, options.seq_length, device)
-    multiply = matrix_products(hidden_size, options.batch_size, options.seq_length, device)
+    sizes = hidden_size, options.batch_size, options.seq_length
+    runs = TimedRuns(*sizes, device, dtype)
+    multiply = matrix_products(*sizes, device, dtype)
     with flush_denormals():
         for _ in range(options.repetitions + 1):
             runs.seconds_in_steps = 0.0
-            took = seconds(runs, device)
+            took = seconds(runs)
             steps.append(n_bytes / took)
             outside.append(100 * (1 - runs.seconds_in_steps / took))
-            products.append(n_bytes / seconds(multiply, device))
+            products.append(n_bytes / seconds(multiply))
     steps, products, outside = steps[1:], products[1:], outside[1:]  # the first is a warm-up
     ratios = [step / product for step, product in zip(steps, products, strict=True)]
     print(
@@ -74,6 +77,7 @@ def compare_devices(hidden_size: int, options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             seq_length=options.seq_length,
             device=options.device,
+            precision=options.precision,
             n_devices=n_devices,
             random_state=0,
         ).fit(corpus)
@@ -84,11 +88,19 @@ def compare_devices(hidden_size: int, options: argparse.Namespace) -> None:
 class TimedRuns:
     """Runs of ``N_STEPS`` steps of the real training loop, which note the time in the steps."""
 
-    def __init__(self, hidden_size: int, batch_size: int, seq_length: int, device: torch.device):
+    def __init__(
+        self,
+        hidden_size: int,
+        batch_size: int,
+        seq_length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
         plan = TrainingPlan(
             Architecture(hidden_size),
             OptimizationOptions("adam", 5e-4, "constant", 1.0, 1.0),
             seed=0,
+            dtype=dtype,
             batch_size=batch_size,
             seq_length=seq_length,
         )
@@ -99,17 +111,16 @@ class TimedRuns:
         # A step begins with the model's forward and ends with the update.
         self.trainer.model.register_forward_pre_hook(self._begin)
         optimizer.register_step_post_hook(self._end)
-        self._device = device
 
     def __call__(self) -> None:
         """Make one run."""
         train(self.trainer, self.lanes)
 
     def _begin(self, *_: object) -> None:
-        self._started = now(self._device)
+        self._started = now()
 
     def _end(self, *_: object) -> None:
-        self.seconds_in_steps += now(self._device) - self._started
+        self.seconds_in_steps += now() - self._started
 
 
 def random_corpus(n_bytes: int) -> TextCorpus:
@@ -120,12 +131,12 @@ def random_corpus(n_bytes: int) -> TextCorpus:
 
 
 def matrix_products(
-    hidden_size: int, batch_size: int, seq_length: int, device: torch.device
+    hidden_size: int, batch_size: int, seq_length: int, device: torch.device, dtype: torch.dtype
 ) -> Callable[[], None]:
     """Return a function that makes the products of ``N_STEPS`` steps, and nothing else."""
 
     def new(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device)
+        return torch.randn(*shape, device=device, dtype=dtype)
 
     h, m, z = (new(batch_size, width * hidden_size) for width in (1, 1, 4))
     wmh, wh = new(hidden_size, hidden_size), new(4 * hidden_size, hidden_size)
@@ -155,20 +166,6 @@ def matrix_products(
     return multiply
 
 
-def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Return how long ``work`` takes, on the device too."""
-    start = now(device)
-    work()
-    return now(device) - start
-
-
-def now(device: torch.device) -> float:
-    """Return the time in seconds when the device has done all it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
@@ -180,6 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--n-devices", type=int, nargs="+", help="time trainings on so many")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", help="of both; auto is bfloat16 on a GPU")
     return parser.parse_args()
 
 

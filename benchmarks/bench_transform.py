@@ -14,20 +14,19 @@ the machine to itself.
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from reporting import machine, spread
+from reporting import machine, seconds, spread
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, ops
 from skdiscovery.datasets import fetch_imdb
 from skdiscovery.inference.encoding import BATCH_BYTES
 from skdiscovery.inference.ragged import length_sorted_batches
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float32", "bfloat16")}
 PADDED_BATCH = 128
 TEXT = (
     "It is not a great film, but the actors are good, and I would watch it again with my friends."
@@ -42,20 +41,25 @@ def main() -> None:
     reviews = rng.choice(fetch_imdb(subset="train").data, options.n_documents, replace=False)
     records = []
     for hidden_size in options.hidden_size:
-        record = compare(hidden_size, list(map(str, reviews)), options.repetitions)
+        with ops.flush_denormals():
+            record = compare(hidden_size, list(map(str, reviews)), options)
         print_record(record)
         records.append(record)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "records": records}, indent=1))
 
 
-def compare(hidden_size: int, reviews: list[str], repetitions: int) -> dict:
+def compare(hidden_size: int, reviews: list[str], options: argparse.Namespace) -> dict:
     """Return the seconds that everything takes, round by round."""
-    lm = ByteMLSTMLanguageModel(hidden_size, max_steps=1, batch_size=1, seq_length=8, device="cpu")
+    lm = ByteMLSTMLanguageModel(hidden_size, max_steps=1, batch_size=1, seq_length=8)
     lm.fit(["a text to begin with"])
     documents = lm.preprocess(reviews)
-    featurizers = {p: MLSTMFeaturizer(lm, precision=p, device="cpu").fit() for p in PRECISIONS}
-    baseline = Baseline(lm.weights_)
+    device = ops.resolve_device(options.device)
+    featurizers = {
+        precision: MLSTMFeaturizer(lm, precision=precision, device=str(device)).fit()
+        for precision in PRECISIONS[device.type]
+    }
+    baseline = Baseline(lm.weights_, device)
     work: dict[str, Callable[[], object]] = {
         "products": lambda: baseline.products([len(document) for document in documents]),
         "padded loop": lambda: baseline.padded_loop(documents),
@@ -65,10 +69,12 @@ def compare(hidden_size: int, reviews: list[str], repetitions: int) -> dict:
         work[f"reviews, {precision}"] = lambda f=featurizer: f.transform(reviews)
         work[f"one text, {precision}"] = lambda f=featurizer: f.transform([TEXT])
     rounds = [
-        {name: seconds(function) for name, function in work.items()} for _ in range(repetitions + 1)
+        {name: seconds(function) for name, function in work.items()}
+        for _ in range(options.repetitions + 1)
     ]
     return {
         "hidden_size": hidden_size,
+        "precisions": list(featurizers),
         "n_bytes": sum(map(len, documents)),
         "seconds": {name: [r[name] for r in rounds[1:]] for name in work},  # 0: warm-up
     }
@@ -82,7 +88,7 @@ def print_record(record: dict) -> None:
         return spread([b / t for b, t in zip(times[base], times[name], strict=True)])
 
     print(f"H={record['hidden_size']}, {n_bytes} bytes of reviews")
-    for precision in PRECISIONS:
+    for precision in record["precisions"]:
         name = f"reviews, {precision}"
         speed = spread([n_bytes / t / 1e3 for t in times[name]], "{:.1f}")
         print(
@@ -90,7 +96,7 @@ def print_record(record: dict) -> None:
             f"the padded loop {over(name, 'padded loop')}, over float32 "
             f"{over(name, 'reviews, float32')}"
         )
-    for precision in PRECISIONS:
+    for precision in record["precisions"]:
         name = f"one text, {precision}"
         milliseconds = spread([1e3 * t for t in times[name]], "{:.1f}")
         ratios = zip(times[name], times["vector products"], strict=True)
@@ -103,9 +109,10 @@ def print_record(record: dict) -> None:
 class Baseline:
     """What featurising is measured by, on the same weights."""
 
-    def __init__(self, weights: dict[str, np.ndarray]):
+    def __init__(self, weights: dict[str, np.ndarray], device: torch.device):
+        self.device = device
         self.embedding, self.wx, self.wmx, self.bias, self.wh, self.wmh = (
-            torch.from_numpy(weights[name])
+            torch.from_numpy(weights[name]).to(device)
             for name in (
                 "embedding", "layers.0.wx", "layers.0.wmx", "layers.0.bias", "layers.0.wh",
                 "layers.0.wmh",
@@ -119,8 +126,8 @@ class Baseline:
         """Multiply as reading documents of these lengths does."""
         for batch in length_sorted_batches(lengths, BATCH_BYTES):
             longest = np.asarray(lengths)[batch]
-            state = torch.zeros(len(batch), self.hidden_size)
-            m, z = torch.empty_like(state), torch.empty(len(batch), 4 * self.hidden_size)
+            state = self.wh.new_zeros(len(batch), self.hidden_size)
+            m, z = torch.empty_like(state), self.wh.new_empty(len(batch), 4 * self.hidden_size)
             for n in np.searchsorted(-longest, -np.arange(longest[0]), side="left"):
                 torch.mm(state[:n], self.wmh_t, out=m[:n])
                 torch.mm(m[:n], self.wh_t, out=z[:n])
@@ -128,8 +135,8 @@ class Baseline:
     @torch.no_grad()
     def vector_products(self, n_steps: int) -> None:
         """Multiply as reading a single document does."""
-        state = torch.zeros(self.hidden_size)
-        m, z = torch.empty_like(state), torch.empty(4 * self.hidden_size)
+        state = self.wh.new_zeros(self.hidden_size)
+        m, z = torch.empty_like(state), self.wh.new_empty(4 * self.hidden_size)
         for _ in range(n_steps):
             torch.mv(self.wmh, state, out=m)
             torch.mv(self.wh, m, out=z)
@@ -140,10 +147,11 @@ class Baseline:
         features = []
         for start in range(0, len(documents), PADDED_BATCH):
             batch = documents[start : start + PADDED_BATCH]
-            lengths = torch.tensor([len(document) for document in batch])
+            lengths = torch.tensor([len(document) for document in batch], device=self.device)
             longest = int(lengths.max())
             padded = torch.tensor([list(document.ljust(longest)) for document in batch])
-            h = c = last = torch.zeros(len(batch), self.hidden_size)
+            padded = padded.to(self.device)
+            h = c = last = self.wh.new_zeros(len(batch), self.hidden_size)
             for t in range(longest):
                 inputs = self.embedding[padded[:, t]]
                 m = (inputs @ self.wmx.T) * (h @ self.wmh.T)
@@ -152,16 +160,8 @@ class Baseline:
                 c = f.sigmoid() * c + i.sigmoid() * u.tanh()
                 h = o.sigmoid() * c.tanh()
                 last = torch.where(lengths[:, None] == t + 1, c, last)
-            features.append(last.numpy())
+            features.append(last.cpu().numpy())
         return np.concatenate(features)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long ``work`` takes."""
-    with ops.flush_denormals():
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -172,6 +172,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--n-documents", type=int, default=256)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write all timings to this file")
     return parser.parse_args()
 

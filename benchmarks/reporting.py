@@ -1,7 +1,9 @@
-"""What all benchmarks share: naming the machine, and summarising repeated timings."""
+"""What all benchmarks share: naming the machine, timing, and summarising repeated timings."""
 
 import platform
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -26,6 +28,20 @@ def spread(values: list[float], form: str = "{:.2f}") -> str:
     """Return the median, and the smallest and largest value in brackets."""
     shown = [form.format(v) for v in (statistics.median(values), min(values), max(values))]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long ``work`` takes, on a GPU too."""
+    start = now()
+    work()
+    return now() - start
+
+
+def now() -> float:
+    """Return the time in seconds when a GPU, if one is used, has done all it was asked to."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _processor() -> str:
