@@ -2,6 +2,7 @@ import copy
 import math
 import os
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -559,16 +560,89 @@ def test_a_held_neuron_acts_as_in_a_plain_loop(lm, state):
         {"n_samples": 0},
         {"temperature": -0.1},
         {"temperature": math.nan},
+        {"temperature": math.inf},
         {"top_k": 0},
         {"top_k": 257},
         {"prompt": None},
-        {"prompt": ["a list"]},
+        {"prompt": ["good", None]},
+        {"overwrite": {3: math.nan}},
+        {"overwrite": {3: -math.inf}},
+        {"overwrite": {3: 1e300}},
+        {"overwrite": {3: None}},
+        {"overwrite": {3: "much"}},
+        {"overwrite": {3: [1.0]}},
+        {"overwrite": [3, 1.0]},
+        {"layer": 1},
+        {"layer": 0.5},
+        {"stop_at_end": "yes"},
+        {"trace_neurons": 3.5},
+        {"trace_neurons": [16]},
     ],
     ids=str,
 )
 def test_a_bad_request_for_text_is_refused(lm, arguments):
-    with pytest.raises(ValueError, match=r"out of range|whole numbers|must be"):
+    message = r"out of range|whole numbers|must be|finite numbers|is missing"
+    with pytest.raises(ValueError, match=message), warnings.catch_warnings(action="error"):
         lm.generate(**arguments)
+
+
+def test_a_range_that_is_missed_is_named(lm):
+    with pytest.raises(ValueError, match="the model has neurons 0 to 15"):
+        lm.generate(overwrite={16: 1.0})
+    with pytest.raises(ValueError, match=r"Layer -2 .* the model has 1 layer\(s\), 0 to 0"):
+        lm.generate(layer=-2)
+
+
+def test_several_prompts(lm):
+    prompts = ["What a", "", "The plot, the plot, the plot"]
+    texts = lm.generate(prompts, n_bytes=10, n_samples=2, random_state=0)
+    assert len(texts) == 6
+    assert all(text.startswith(prompts[i // 2]) for i, text in enumerate(texts))
+    assert lm.generate([]) == []
+    greedy = {"n_bytes": 10, "temperature": 0}
+    assert lm.generate(pd.Series(prompts), **greedy) == [
+        lm.generate(prompt, **greedy)[0] for prompt in prompts
+    ]
+
+
+def test_what_is_written_can_be_traced(any_lm):
+    options = {"n_bytes": 12, "n_samples": 2, "random_state": 0, "trace_neurons": [4, 2]}
+    texts, traces = any_lm.generate("What", **options)
+    for text, (text_bytes, hidden, cell) in zip(texts, traces, strict=True):
+        assert text_bytes.decode("utf-8", "replace") == "\n " + text
+        model = copy.copy(any_lm).set_params(preprocessor=None)
+        for values, state in ((hidden, "hidden"), (cell, "cell")):
+            expected = model.activations([text_bytes], neurons=[4, 2], state=state)[0]
+            np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_a_text_ends_where_the_document_does(lm):
+    options = {"n_bytes": 150, "n_samples": 20, "random_state": 0}
+    whole, cut = (lm.generate("What", stop_at_end=end, **options) for end in (False, True))
+    assert cut == [text.partition("\n")[0].removesuffix(" ") for text in whole]
+    assert any(map(str.__ne__, whole, cut))
+
+
+@pytest.mark.parametrize("preprocessor", [None, str.encode])
+def test_documents_without_a_frame_have_no_end(lm, preprocessor):
+    model = copy.copy(lm).set_params(preprocessor=preprocessor)
+    with pytest.raises(ValueError, match=r"stop_at_end needs .* Got preprocessor="):
+        model.generate(stop_at_end=True)
+
+
+def test_a_prompt_of_100_kb(lm):
+    (text,) = lm.generate("good " * 20_000, n_bytes=3, random_state=0)
+    assert text.startswith("good good")
+    assert len(text.encode()) >= 100_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bytes_that_are_not_utf8_never_fail(lm, seed):
+    model = copy.copy(lm).set_params(preprocessor=None)
+    options = {"n_bytes": 80, "temperature": 1e6, "random_state": seed}
+    texts = model.generate([b"\xff\xfe", "\u00e9\x00", "\u05d0\u0301\u65e5"], **options)
+    assert any("\ufffd" in text for text in texts)
+    assert texts[1].startswith("\u00e9\x00")
 
 
 # Errors

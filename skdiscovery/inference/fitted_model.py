@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdiscovery.inference import encoding
 from skdiscovery.inference.loading import load_model
-from skdiscovery.inference.sampling import sample
+from skdiscovery.inference.sampling import Trace, sample
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.nn.weights import Weights
 from skdiscovery.pretrained.format import Config, architecture_of
@@ -131,20 +131,23 @@ class FittedModelMixin:
 
     @validate_params(
         {
-            "prompt": [str],
+            "prompt": [str, "array-like"],
             "n_bytes": [Interval(Integral, 0, None, closed="left")],
             "n_samples": [Interval(Integral, 1, None, closed="left")],
-            "temperature": [Interval(Real, 0, None, closed="left")],
+            "temperature": [Interval(Real, 0, np.finfo(float).max, closed="both")],
             "top_k": [Interval(Integral, 1, 256, closed="both"), None],
             "overwrite": [Mapping, None],
             "overwrite_state": [StrOptions({"hidden", "cell"})],
             "random_state": ["random_state"],
+            "layer": [Integral],
+            "stop_at_end": ["boolean"],
+            "trace_neurons": ["array-like", None],
         },
         prefer_skip_nested_validation=True,
     )
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         n_bytes: int = 200,
         n_samples: int = 1,
@@ -153,61 +156,110 @@ class FittedModelMixin:
         overwrite: Mapping[int, float] | None = None,
         overwrite_state: Literal["hidden", "cell"] = "hidden",
         random_state: Any = None,
-    ) -> list[str]:
-        """Write texts that go on from a prompt.
+        layer: int = -1,
+        stop_at_end: bool = False,
+        trace_neurons: Sequence[int] | np.ndarray | None = None,
+    ) -> list[str] | tuple[list[str], list[Trace]]:
+        r"""Write texts that go on from a prompt, or from each of several.
 
         Parameters
         ----------
-        prompt : str, default=""
+        prompt : str or sequence of str, default=""
             How the texts begin.
         n_bytes : int, default=200
             Number of bytes to write after the prompt.
         n_samples : int, default=1
-            Number of texts.
+            Number of texts for each prompt.
         temperature : float, default=1.0
             Divides the logits: below 1 the likelier bytes gain; at 0 the likeliest is taken.
         top_k : int, default=None
             Draw among the ``top_k`` likeliest bytes only.
         overwrite : dict of int to float, default=None
-            Neurons of the last layer and the value each is held at, from the first byte written.
+            Neurons and the value each is held at, from the first byte written.
         overwrite_state : {"hidden", "cell"}, default="hidden"
             Which state of these neurons is held.
         random_state : int, RandomState instance or None, default=None
             Seeds the draws.
+        layer : int, default=-1
+            Which layer the neurons of ``overwrite`` and ``trace_neurons`` are in; -1 is the last.
+        stop_at_end : bool, default=False
+            Whether to end a text, before ``n_bytes``, where the model ends the document: where it
+            writes the newline that all preprocessors with a name put before a document.
+        trace_neurons : sequence of int, default=None
+            Neurons whose values are to be returned, too.
 
         Returns
         -------
-        list of str
-            Each text begins with the prompt as preprocessed, without its frame. Bytes that are
-            not UTF-8 become the replacement character.
+        texts : list of str
+            Those of the first prompt, then those of the next. Each begins with the prompt as
+            preprocessed, without its frame. Bytes that are not UTF-8 become the replacement
+            character.
+        traces : list of Trace
+            Only with ``trace_neurons``: for each text a tuple of ``text_bytes``, its bytes with the
+            frame, and ``hidden`` and ``cell``, what the neurons hold after each of them: arrays of
+            shape (n_bytes, n_neurons), dtype float32. ``HeatmapDisplay.from_activations`` draws
+            them.
 
         Raises
         ------
         ValueError
-            If a neuron is out of range.
+            If a neuron or the layer is out of range, a temperature or held value is not a finite
+            number, or ``stop_at_end`` is asked of a model whose preprocessor has no name.
+
+        Examples
+        --------
+        >>> from skdiscovery import ByteMLSTMLanguageModel
+        >>> lm = ByteMLSTMLanguageModel.from_pretrained("default", device="cpu")
+        >>> texts, traces = lm.generate(
+        ...     ["It was", "I am"], n_bytes=20, overwrite={415: 0.9}, trace_neurons=[415]
+        ... )
+        >>> texts[1][:4], traces[1].text_bytes[:6], traces[1].hidden.shape
+        ('I am', b'\n I am', (26, 1))
+        >>> traces[1].hidden[-6:, 0].round(3)  # held from the byte before the first one written
+        array([0.9, 0.9, 0.9, 0.9, 0.9, 0.9], dtype=float32)
         """
         model, dtype = self._load()
-        overwrite = overwrite or {}
-        encoding.check_neurons(list(overwrite) or None, self.config_["hidden_size"])
         framed = isinstance(self.preprocessor, str)
-        document = self.preprocess([prompt])[0]
+        if stop_at_end and not framed:
+            raise ValueError(
+                "stop_at_end needs a model that has learnt where documents end, from a "
+                "preprocessor that frames them, as 'review' does. Got "
+                f"preprocessor={self.preprocessor!r}."
+            )
+        n_neurons = self.config_["hidden_size"]
+        traced = np.arange(0)
+        if trace_neurons is not None:
+            traced = encoding.check_neurons(trace_neurons, n_neurons)
+        prompts = [prompt] if isinstance(prompt, str | bytes) else prompt
+        documents = self.preprocess(prompts)
         seed = int(check_random_state(random_state).randint(2**31))
-        written = sample(
+        traces = sample(
             model,
-            (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n",
+            [
+                (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n"
+                for document in documents
+            ],
             dtype,
             n_bytes=n_bytes,
             n_samples=n_samples,
             temperature=temperature,
             top_k=top_k,
-            overwrite=overwrite,
+            overwrite=_checked_overwrite(overwrite or {}, n_neurons),
             overwrite_state=overwrite_state,
+            layer=encoding.check_layer(layer, self.config_["n_layers"]),
+            traced=traced,
+            end=ord(PREFIX[0]) if stop_at_end else None,
             generator=torch.Generator().manual_seed(seed),
         )
-        if not document:  # it was primed with a newline, which is not the user's
-            written = [text[1:] for text in written]
-        texts = [text.decode("utf-8", errors="replace") for text in written]
-        return [text.removeprefix(PREFIX) for text in texts] if framed else texts
+        texts = []
+        for i, trace in enumerate(traces):
+            # What primed an empty document is not the user's.
+            text_bytes = trace.text_bytes if documents[i // n_samples] else trace.text_bytes[1:]
+            text = text_bytes.decode("utf-8", errors="replace")
+            texts.append(text.removeprefix(PREFIX) if framed else text)
+        if stop_at_end:
+            texts = [text.removesuffix(SUFFIX) for text in texts]
+        return texts if trace_neurons is None else (texts, traces)
 
     def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:
         check_is_fitted(self)
@@ -218,3 +270,18 @@ class FittedModelMixin:
             self.precision,
             self.backend,
         )
+
+
+def _checked_overwrite(overwrite: Mapping[int, float], n_neurons: int) -> dict[int, float]:
+    """Return the numbers of neurons, and the values they are to be held at."""
+    neurons = encoding.check_neurons(list(overwrite), n_neurons) if overwrite else np.arange(0)
+    try:
+        values = np.array(list(overwrite.values()), dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.ndim != 1 or not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise ValueError(
+            "overwrite must map neurons to finite numbers, those they are to be held at. Got "
+            f"{overwrite!r}."
+        )
+    return dict(zip(neurons.tolist(), values.tolist(), strict=True))

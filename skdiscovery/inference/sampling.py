@@ -1,19 +1,34 @@
 """Writing bytes with a trained model, neurons held where one wants them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skdiscovery.inference.encoding import StateName
+from skdiscovery.inference.encoding import BATCH_BYTES, StateName
+from skdiscovery.inference.ragged import length_sorted_batches, read
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.nn.cells import RecurrentLayer
+
+
+class Trace(NamedTuple):
+    """A text, and what neurons of one layer hold after each of its bytes.
+
+    ``text_bytes`` is the prompt as the model reads it and what it wrote; ``hidden`` and ``cell``
+    are float32 arrays of shape (n_bytes, n_neurons).
+    """
+
+    text_bytes: bytes
+    hidden: np.ndarray
+    cell: np.ndarray
 
 
 @torch.no_grad()
 def sample(
     model: ByteLanguageModel,
-    prompt: bytes,
+    prompts: Sequence[bytes],
     dtype: torch.dtype,
     *,
     n_bytes: int,
@@ -22,34 +37,88 @@ def sample(
     top_k: int | None,
     overwrite: Mapping[int, float],
     overwrite_state: StateName,
+    layer: int,
+    traced: np.ndarray,
+    end: int | None,
     generator: torch.Generator,
-) -> list[bytes]:
-    """Continue ``prompt`` (one byte or more) ``n_samples`` times by ``n_bytes`` bytes.
+) -> list[Trace]:
+    """Continue each prompt (one byte or more) ``n_samples`` times by ``n_bytes`` bytes.
 
-    ``overwrite`` holds neurons of the last layer from the prompt's last byte on: the first byte
-    written feels it already. A cell state is replaced before the output gate reads it.
+    ``overwrite`` holds neurons of ``layer`` from the prompt's last byte on: the first byte written
+    feels it already. A cell state is replaced before the output gate reads it. The traces are of
+    the neurons ``traced`` of the same layer. If a byte ``end`` is written, the text ends before it.
     """
     device = model.embedding.device
-    held = _HeldNeurons(model, overwrite, overwrite_state)
-    model.eval()
-    states = model.zero_state(n_samples, dtype)
-    read = torch.tensor(list(prompt), device=device)[:, None].expand(-1, n_samples)
-    if len(read) > 1:
-        _, states = model(read[:-1], states)
-    written = torch.empty((n_bytes, n_samples), dtype=torch.uint8, device=device)
-    last = read[-1:]
-    for position in range(n_bytes):
+    columns = torch.as_tensor(traced, device=device)
+    held = _HeldNeurons(model, layer, overwrite, overwrite_state)
+    prompt_of = [i for i in range(len(prompts)) for _ in range(n_samples)]
+    states, before = _read([prompt[:-1] for prompt in prompts], model, dtype, layer, columns)
+    states = [(h[prompt_of], c[prompt_of]) for h, c in states]
+    last = torch.tensor([[prompts[i][-1] for i in prompt_of]], dtype=torch.int64, device=device)
+    written = torch.zeros((n_bytes, len(prompt_of)), dtype=torch.uint8, device=device)
+    after = np.zeros((2, n_bytes + 1, len(prompt_of), len(columns)), dtype=np.float32)
+    going_on = torch.ones(len(prompt_of), dtype=torch.bool, device=device)
+    for position in range(n_bytes + 1):  # one more than is written: the last byte is read, too
         top, states = held.step(last, states)
+        if len(columns):
+            after[:, position] = _values(states[layer], columns)
+        if position == n_bytes or (end is not None and not going_on.any()):
+            break
         last = _draw(model.head(top[0]), temperature, top_k, generator)[None]
         written[position] = last[0]
-    return [prompt + bytes(column) for column in written.T.cpu().numpy()]
+        if end is not None:
+            going_on &= last[0] != end
+    traces: list[Trace] = []
+    for i, column in zip(prompt_of, written.T.cpu().numpy(), strict=True):
+        text = bytes(column) if end is None else bytes(column).partition(bytes([end]))[0]
+        values = np.concatenate([before[i], after[:, : len(text) + 1, len(traces)]], axis=1)
+        traces.append(Trace(prompts[i] + text, *values))
+    return traces
+
+
+def _read(
+    documents: Sequence[bytes],
+    model: ByteLanguageModel,
+    dtype: torch.dtype,
+    layer: int,
+    columns: Tensor,
+) -> tuple[list[State], list[np.ndarray]]:
+    """Read documents from the zero state.
+
+    Returns the states of each layer at the end of each document, and for each document what the
+    neurons ``columns`` of ``layer`` hold after each byte, of shape (2, n_bytes, n_neurons).
+    """
+    model.eval()
+    states = model.zero_state(len(documents), dtype)
+    sizes = [len(document) for document in documents]
+    lengths = np.array(sizes, dtype=np.int64)
+    offsets = np.cumsum(lengths) - lengths
+    values = np.empty((2, sum(sizes), len(columns)), dtype=np.float32)
+    for batch in length_sorted_batches(sizes, BATCH_BYTES):
+        for chunk in read(model, [documents[i] for i in batch], dtype):
+            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            document = batch[ranks]
+            values[:, offsets[document] + steps] = _values(chunk.traces[layer], columns)
+            ended = np.flatnonzero(steps == lengths[document] - 1)
+            for state, trace in zip(states, chunk.traces, strict=True):
+                for tensor, rows in zip(state, trace, strict=True):
+                    tensor[document[ended]] = rows[ended]
+    return states, [values[:, a : a + n] for a, n in zip(offsets, sizes, strict=True)]
+
+
+def _values(state: State, columns: Tensor) -> np.ndarray:
+    """Return hidden and cell state of some neurons, of shape (2, n, n_neurons)."""
+    return np.stack([tensor[:, columns].float().cpu().numpy() for tensor in state])
 
 
 class _HeldNeurons:
-    """Neurons of the last layer that keep a value whatever the model computes."""
+    """Neurons of one layer that keep a value whatever the model computes."""
 
-    def __init__(self, model: ByteLanguageModel, values: Mapping[int, float], state: StateName):
+    def __init__(
+        self, model: ByteLanguageModel, layer: int, values: Mapping[int, float], state: StateName
+    ):
         self.model = model
+        self.layer = layer
         self.state = state
         device = model.embedding.device
         self.neurons = torch.tensor(list(values.keys()), dtype=torch.int64, device=device)
@@ -57,11 +126,10 @@ class _HeldNeurons:
 
     def step(self, symbols: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
         """Read one byte per sequence, ``symbols`` (1, B); return as the model's ``forward``."""
-        top_layer = len(self.model.layers) - 1
 
         def run(layer: RecurrentLayer, inputs: Tensor, k: int) -> State:
             h, c, gates = layer.forward_with_gates(inputs, None if k else symbols, states[k])
-            if k == top_layer and len(self.neurons):
+            if k == self.layer and len(self.neurons):
                 if self.state == "cell":
                     c[..., self.neurons] = self.values.to(c.dtype)
                     output_gate = gates.chunk(4, dim=-1)[2]
@@ -79,6 +147,11 @@ def _draw(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
     """Draw a byte per row of ``logits`` (n_samples, 256); at temperature 0 the likeliest."""
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "The model no longer gives finite numbers: a neuron is held too far from 0. Where none "
+            "is held, a hidden state lies between -1 and 1."
+        )
     if temperature == 0:
         return logits.argmax(dim=1)
     if top_k is not None:

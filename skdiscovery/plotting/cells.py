@@ -1,7 +1,7 @@
 """Text as cells: one per character, with the neuron's value after the character's last byte."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,16 +70,30 @@ def text_cells(text_bytes: bytes, values: ArrayLike) -> list[Cell]:
     return [Cell(*pair) for pair in zip(characters, per_byte[last_byte].tolist(), strict=True)]
 
 
-def value_grid(cells: Iterable[Cell], width: int) -> np.ma.MaskedArray:
-    """Arrange the cells' values in rows, and mask what lies after the end of the text.
+def text_rows(texts: Iterable[Sequence[Cell]], width: int) -> list[Sequence[Cell]]:
+    """Break texts into rows of ``width`` cells, with an empty row between one and the next.
+
+    Returns
+    -------
+    list of sequence of Cell
+        At least one row, also for no text or an empty one.
+    """
+    rows: list[Sequence[Cell]] = []
+    for cells in texts:
+        if rows:
+            rows.append([])
+        rows += [cells[start : start + width] for start in range(0, len(cells) or 1, width)]
+    return rows or [[]]
+
+
+def value_grid(rows: Sequence[Sequence[Cell]], width: int) -> np.ma.MaskedArray:
+    """Arrange the cells' values in a grid, and mask what has no cell.
 
     Returns
     -------
     masked array of shape (n_rows, width), dtype float64
-        At least one row, also for an empty text.
     """
-    values = [cell.value for cell in cells]
-    n_rows = max(1, -(-len(values) // width))
-    grid = np.ma.masked_all(n_rows * width)
-    grid[: len(values)] = values
-    return grid.reshape(n_rows, width)
+    grid = np.ma.array(np.zeros((len(rows), width)), mask=True)
+    for values, cells in zip(grid, rows, strict=True):
+        values[: len(cells)] = [cell.value for cell in cells]
+    return grid

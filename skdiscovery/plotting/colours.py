@@ -1,6 +1,10 @@
 """The colours of classes, of a cell, and of the ink that is legible on it."""
 
+from typing import Literal
+
 import numpy as np
+
+Scale = Literal["fixed", "symmetric", "data"]
 
 COLOUR_MAP = "RdYlGn"
 
@@ -13,7 +17,7 @@ _DARK = 0.25
 
 
 def cell_colours(values: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
-    """Colour the values on the fixed scale; those beyond it get the colour of its end.
+    """Colour the values on the scale; those beyond it get the colour of its end.
 
     Parameters
     ----------
@@ -31,6 +35,29 @@ def cell_colours(values: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
     from matplotlib.colors import Normalize
 
     return colormaps[COLOUR_MAP](Normalize(vmin, vmax)(values))[:, :3]
+
+
+def scale_ends(values: np.ndarray, scale: Scale, vmin: float, vmax: float) -> tuple[float, float]:
+    """Return the two ends of the colour scale.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_cells,), dtype float
+        All that the scale is to show.
+    scale : {"fixed", "symmetric", "data"}
+        ``vmin`` to ``vmax``, as far on both sides of 0 as the values reach, or the least to the
+        largest value. A scale between equal ends is widened by 1 on either side.
+    vmin, vmax : float
+        The ends of the fixed scale.
+    """
+    if scale == "fixed":
+        return vmin, vmax
+    if scale == "symmetric":
+        reach = float(np.abs(values).max(initial=0))
+        low, high = -reach, reach
+    else:
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    return (low, high) if low < high else (low - 1, high + 1)
 
 
 def relative_luminance(rgb: np.ndarray) -> np.ndarray:

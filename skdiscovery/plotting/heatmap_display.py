@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from sklearn.utils._param_validation import Interval, validate_params
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from skdiscovery.plotting.cells import text_cells
+from skdiscovery.plotting.cells import Cell, text_cells, text_rows
+from skdiscovery.plotting.colours import Scale, scale_ends
 from skdiscovery.plotting.drawing import draw_heatmap
-from skdiscovery.plotting.html import heatmap_html
+from skdiscovery.plotting.file_names import page_paths, safe_stem
+from skdiscovery.plotting.html import heatmap_html, html_page
 from skdiscovery.plotting.neuron_values import neuron_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A page of that many cells is as large as matplotlib can draw.
+_N_CELLS = Interval(Integral, 1, 1000, closed="both")
 
 _LAYOUT_CONSTRAINTS = {
-    "width": [Interval(Integral, 1, None, closed="left")],
+    "width": [_N_CELLS],
     "vmin": [Interval(Real, None, None, closed="neither")],
     "vmax": [Interval(Real, None, None, closed="neither")],
+    "scale": [StrOptions({"fixed", "symmetric", "data"})],
+    "colorbar": ["boolean"],
+    "rows_per_page": [_N_CELLS],
 }
 
 
 class HeatmapDisplay:
-    """Heat map of one neuron over a text.
+    """Heat map of one neuron over a text, or over several.
 
     Use `plot_heatmap`, `HeatmapDisplay.from_estimator` or `HeatmapDisplay.from_activations` to
-    create one. All parameters are stored as attributes.
+    create one. All parameters are stored as attributes. In a notebook it shows itself as HTML.
 
     Parameters
     ----------
-    text_bytes : bytes
-        The text, as UTF-8. A byte that is not valid UTF-8 gets a cell of its own.
-    values : array-like of shape (n_bytes,) or (n_bytes, 1), dtype float
-        The neuron's value after each byte.
+    text_bytes : bytes or list of bytes
+        The text, as UTF-8, or several. A byte that is not valid UTF-8 gets a cell of its own.
+    values : array-like of shape (n_bytes,) or (n_bytes, 1), dtype float, or list of these
+        The neuron's value after each byte, of each text.
     description : str, default=""
         What the values are, for the caption.
     width : int, default=74
-        Characters per row.
+        Characters per row, from 1 to 1000.
     vmin, vmax : float, default=-1.0 and 1.0
-        The ends of the colour scale. Values beyond them get the colour of the end.
+        The ends of the fixed colour scale. Values beyond them get the colour of the end.
+    scale : {"fixed", "symmetric", "data"}, default="fixed"
+        Whether the colour scale is from ``vmin`` to ``vmax``, as far on both sides of 0 as the
+        values of these texts reach, or from their least value to their largest. The caption says.
+    colorbar : bool, default=False
+        Whether to show the colours of the scale beside the text.
+    rows_per_page : int, default=60
+        A text with more rows goes on on another page; from 1 to 1000.
 
     Attributes
     ----------
@@ -61,18 +81,21 @@ class HeatmapDisplay:
     >>> display.plot()
     <...HeatmapDisplay object at ...>
     >>> display.ax_.get_xlabel()
-    'colour scale -1 to 1'
+    'fixed colour scale -1 to 1'
     """
 
     def __init__(
         self,
-        text_bytes: bytes,
+        text_bytes: bytes | Sequence[bytes],
         values: Any,
         *,
         description: str = "",
         width: int = 74,
         vmin: float = -1.0,
         vmax: float = 1.0,
+        scale: Scale = "fixed",
+        colorbar: bool = False,
+        rows_per_page: int = 60,
     ):
         self.text_bytes = text_bytes
         self.values = values
@@ -80,14 +103,18 @@ class HeatmapDisplay:
         self.width = width
         self.vmin = vmin
         self.vmax = vmax
+        self.scale = scale
+        self.colorbar = colorbar
+        self.rows_per_page = rows_per_page
 
     @classmethod
     @validate_params(
         {
-            "text": [str, bytes],
+            "text": [str, bytes, "array-like"],
             "neuron": [Integral, None],
             "layer": [Integral],
             "negate": ["boolean"],
+            "state": [StrOptions({"cell", "hidden"}), None],
             **_LAYOUT_CONSTRAINTS,
         },
         prefer_skip_nested_validation=False,
@@ -95,7 +122,7 @@ class HeatmapDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        text: str | bytes,
+        text: str | bytes | Sequence[str | bytes],
         *,
         neuron: int | None = None,
         layer: int = -1,
@@ -104,12 +131,17 @@ class HeatmapDisplay:
         vmin: float = -1.0,
         vmax: float = 1.0,
         ax: Axes | None = None,
+        state: Literal["cell", "hidden"] | None = None,
+        scale: Scale = "fixed",
+        colorbar: bool = False,
+        rows_per_page: int = 60,
     ) -> HeatmapDisplay:
         """Run a fitted estimator over a text and plot one neuron; see `plot_heatmap`.
 
         Parameters
         ----------
-        estimator, text, neuron, layer, negate, width, vmin, vmax, ax
+        estimator, text, neuron, layer, negate, width, vmin, vmax, ax, state, scale, colorbar, \
+rows_per_page
             As in `plot_heatmap`.
 
         Returns
@@ -118,18 +150,29 @@ class HeatmapDisplay:
             The display, plotted.
         """
         _check_scale(vmin, vmax)
-        found = neuron_values(estimator, text, neuron=neuron, layer=layer, negate=negate)
-        return cls.from_activations(**found._asdict(), width=width, vmin=vmin, vmax=vmax, ax=ax)
+        found = neuron_values(
+            estimator, text, neuron=neuron, state=state, layer=layer, negate=negate
+        )
+        return cls.from_activations(
+            **found._asdict(),
+            width=width,
+            vmin=vmin,
+            vmax=vmax,
+            ax=ax,
+            scale=scale,
+            colorbar=colorbar,
+            rows_per_page=rows_per_page,
+        )
 
     @classmethod
     @validate_params(
-        {"text_bytes": [bytes], "values": ["array-like"], "description": [str]}
+        {"text_bytes": [bytes, "array-like"], "values": ["array-like"], "description": [str]}
         | _LAYOUT_CONSTRAINTS,
         prefer_skip_nested_validation=False,
     )
     def from_activations(
         cls,
-        text_bytes: bytes,
+        text_bytes: bytes | Sequence[bytes],
         values: Any,
         *,
         description: str = "",
@@ -137,26 +180,29 @@ class HeatmapDisplay:
         vmin: float = -1.0,
         vmax: float = 1.0,
         ax: Axes | None = None,
+        scale: Scale = "fixed",
+        colorbar: bool = False,
+        rows_per_page: int = 60,
     ) -> HeatmapDisplay:
         """Plot values that are already there.
 
         Parameters
         ----------
-        text_bytes, values, description, width, vmin, vmax
+        text_bytes, values, description, width, vmin, vmax, scale, colorbar, rows_per_page
             As in `HeatmapDisplay`.
         ax : matplotlib Axes, default=None
-            Axes to draw on. If None, a new figure is made.
+            Axes to draw the first page on. If None, a new figure is made.
 
         Returns
         -------
         HeatmapDisplay
-            The display, plotted.
+            The display, its first page plotted.
 
         Raises
         ------
         ValueError
-            If there is not one finite value per byte, ``width`` is below 1 or ``vmin`` is not
-            below ``vmax``.
+            If there is not one finite value per byte, a parameter is out of its range, or ``vmin``
+            is not below ``vmax``.
 
         Examples
         --------
@@ -166,17 +212,39 @@ class HeatmapDisplay:
         >>> display = HeatmapDisplay.from_activations(text, np.linspace(1, -1, len(text)), width=12)
         >>> display.mesh_.get_array().shape
         (3, 12)
+
+        What a language model has written, with a neuron held:
+
+        >>> from skdiscovery import ByteMLSTMLanguageModel
+        >>> lm = ByteMLSTMLanguageModel.from_pretrained("default")
+        >>> texts, traces = lm.generate("It was", overwrite={415: 1.0}, trace_neurons=[415])
+        >>> display = HeatmapDisplay.from_activations(traces[0].text_bytes, traces[0].cell)
         """
         _check_scale(vmin, vmax)
         return cls(
-            text_bytes, values, description=description, width=width, vmin=vmin, vmax=vmax
+            text_bytes,
+            values,
+            description=description,
+            width=width,
+            vmin=vmin,
+            vmax=vmax,
+            scale=scale,
+            colorbar=colorbar,
+            rows_per_page=rows_per_page,
         ).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> HeatmapDisplay:
-        """Draw the heat map.
+    @property
+    def n_pages(self) -> int:
+        """How many pages `plot` can draw."""
+        return self._count_pages(self._rows(self._texts()))
+
+    def plot(self, *, page: int = 1, ax: Axes | None = None) -> HeatmapDisplay:
+        """Draw a page of the heat map.
 
         Parameters
         ----------
+        page : int, default=1
+            Which page, from 1 to `n_pages`.
         ax : matplotlib Axes, default=None
             Axes to draw on; the letters take the size of its cells. If None, a new figure is made,
             0.15 inches wide per column and 0.325 high per row, and a margin.
@@ -185,19 +253,80 @@ class HeatmapDisplay:
         -------
         HeatmapDisplay
             The display itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such page, or not one finite value per byte.
         """
-        self.ax_, self.mesh_ = draw_heatmap(**self._picture(), ax=ax)
+        self.ax_, self.mesh_ = self._draw(self._texts(), page, ax=ax)
         self.figure_: Any = self.ax_.figure
         return self
 
+    def save(self, path: str | os.PathLike = ".", *, dpi: float = 150) -> list[Path]:
+        """Write the heat map, all of its pages, to a file, or to a file per page.
+
+        Parameters
+        ----------
+        path : path-like, default="."
+            The file, of any format that matplotlib writes, or ``.html``. A PDF and a page of HTML
+            hold all; with several pages, other formats get a file for each: ``name-1.png`` and so
+            on. Of a folder that is there, a PNG file in it that is named after how the text begins.
+            A file of the same name is replaced.
+        dpi : float, default=150
+            Dots per inch.
+
+        Returns
+        -------
+        list of Path
+            The files written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from skdiscovery.plotting import HeatmapDisplay
+        >>> display = HeatmapDisplay(b"A/B: <good>", [0.1] * 11)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in display.save(folder)]
+        ['heatmap_A-B-good.png']
+        """
+        path = Path(path)
+        if path.is_dir():
+            path /= f"{safe_stem(self._first_text())}.png"
+        if not path.suffix:
+            path = path.with_suffix(".png")
+        if path.suffix.lower() == ".html":
+            path.write_text(self.to_html(), encoding="utf-8")
+            return [path]
+
+        from matplotlib.backends.backend_pdf import PdfPages
+        from matplotlib.figure import Figure
+
+        texts = self._texts()
+        n_pages = self._count_pages(self._rows(texts))
+
+        def figure_of(page: int) -> Any:
+            ax, _ = self._draw(texts, page, make_figure=Figure)
+            return ax.figure
+
+        if path.suffix.lower() == ".pdf":
+            with PdfPages(path) as pdf:
+                for page in range(1, n_pages + 1):
+                    figure_of(page).savefig(pdf, format="pdf", dpi=dpi)
+            return [path]
+        paths = page_paths(path, n_pages)
+        for page, of_page in enumerate(paths, start=1):
+            figure_of(page).savefig(of_page, dpi=dpi)
+        return paths
+
     def to_html(self) -> str:
-        """Write the same grid as HTML.
+        """Write the same grid as a page of HTML, on one page whatever its length.
 
         Returns
         -------
         str
-            A ``<figure>`` that needs nothing else: a coloured ``<span>`` per character, with the
-            value as its tooltip, and the caption. All text is escaped.
+            A page that loads nothing and runs no script: a coloured ``<span>`` per character, with
+            the value as its tooltip, and the caption. All text is escaped.
 
         Examples
         --------
@@ -206,18 +335,75 @@ class HeatmapDisplay:
         >>> "&lt;</span>" in html
         True
         """
-        return heatmap_html(**self._picture())
+        beginning = self._first_text()[:200].decode("utf-8", "ignore")
+        return html_page(" ".join(beginning.split())[:60] or "Heat map", self._repr_html_())
 
-    def _picture(self) -> dict[str, Any]:
-        """Return what every rendering of the heat map shows."""
-        scale = f"colour scale {self.vmin:g} to {self.vmax:g}"
-        return {
-            "cells": text_cells(self.text_bytes, self.values),
-            "width": self.width,
-            "vmin": self.vmin,
-            "vmax": self.vmax,
-            "caption": f"{self.description}, {scale}" if self.description else scale,
-        }
+    def _repr_html_(self) -> str:
+        texts = self._texts()
+        vmin, vmax, caption = self._scale_and_caption(texts)
+        return heatmap_html(
+            texts,
+            width=self.width,
+            vmin=vmin,
+            vmax=vmax,
+            caption=caption,
+            colorbar=self.colorbar,
+        )
+
+    def _draw(
+        self,
+        texts: list[list[Cell]],
+        page: int,
+        *,
+        ax: Axes | None = None,
+        make_figure: Callable[..., Figure] | None = None,
+    ) -> tuple[Axes, Any]:
+        rows = self._rows(texts)
+        n_pages = self._count_pages(rows)
+        if page not in range(1, n_pages + 1):
+            raise ValueError(f"page must be from 1 to {n_pages}, the last page. Got {page!r}.")
+        vmin, vmax, caption = self._scale_and_caption(texts)
+        return draw_heatmap(
+            rows[(page - 1) * self.rows_per_page : page * self.rows_per_page],
+            width=self.width,
+            vmin=vmin,
+            vmax=vmax,
+            caption=f"{caption}, page {page} of {n_pages}" if n_pages > 1 else caption,
+            colorbar=self.colorbar,
+            ax=ax,
+            make_figure=make_figure,
+        )
+
+    def _texts(self) -> list[list[Cell]]:
+        """Return the cells of each text."""
+        if isinstance(self.text_bytes, bytes):
+            return [text_cells(self.text_bytes, self.values)]
+        if len(self.text_bytes) != len(self.values):
+            raise ValueError(
+                f"Expected the values of each text: got {len(self.values)} arrays of values for "
+                f"{len(self.text_bytes)} texts."
+            )
+        return [text_cells(*pair) for pair in zip(self.text_bytes, self.values, strict=True)]
+
+    def _first_text(self) -> bytes:
+        if isinstance(self.text_bytes, bytes):
+            return self.text_bytes
+        return next(iter(self.text_bytes), b"")
+
+    def _rows(self, texts: list[list[Cell]]) -> list[Sequence[Cell]]:
+        return text_rows(texts, self.width)
+
+    def _count_pages(self, rows: list[Sequence[Cell]]) -> int:
+        return -(-len(rows) // self.rows_per_page)
+
+    def _scale_and_caption(self, texts: list[list[Cell]]) -> tuple[float, float, str]:
+        """Return the ends of the colour scale, and the words below the picture."""
+        values = np.array([cell.value for cells in texts for cell in cells])
+        vmin, vmax = scale_ends(values, self.scale, self.vmin, self.vmax)
+        kind = "colour scale of the data" if self.scale == "data" else f"{self.scale} colour scale"
+        digits = "g" if self.scale == "fixed" else ".3g"
+        scale = f"{kind} {vmin:{digits}} to {vmax:{digits}}"
+        return vmin, vmax, f"{self.description}, {scale}" if self.description else scale
 
 
 def _check_scale(vmin: float, vmax: float) -> None:

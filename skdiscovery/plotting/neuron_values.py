@@ -3,6 +3,7 @@
 Estimators are told apart by what they offer, so this file imports none of the package's own.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,35 +18,42 @@ _EXPECTED = (
 
 
 class NeuronValues(NamedTuple):
-    """What one neuron does over one text.
+    """What one neuron does over a text, or over each of several.
 
     ``text_bytes`` is the preprocessed text, ``values`` the float32 value after each byte, of shape
-    (n_bytes,), ``description`` says in words which neuron it is.
+    (n_bytes,), or they are lists of these; ``description`` says in words which neuron it is.
     """
 
-    text_bytes: bytes
-    values: np.ndarray
+    text_bytes: bytes | list[bytes]
+    values: np.ndarray | list[np.ndarray]
     description: str
 
 
 def neuron_values(
-    estimator: Any, text: str | bytes, *, neuron: int | None, layer: int, negate: bool
+    estimator: Any,
+    text: str | bytes | Iterable[str | bytes],
+    *,
+    neuron: int | None,
+    state: str | None,
+    layer: int,
+    negate: bool,
 ) -> NeuronValues:
     """Run the language model inside ``estimator`` over ``text``; see `plot_heatmap`."""
+    is_single = isinstance(text, str | bytes)
+    texts = [text] if is_single else list(text)
     sign = -1 if negate else 1
-    state = "cell"
     model = best_of_search(estimator)
     if isinstance(model, Pipeline):
         check_is_fitted(model)
         position = _featurizer_position(model)
-        text = _text_before_step(model, position, text)
+        texts = _texts_before_step(model, position, texts)
         if neuron is None:
             neuron, learned_sign = _sentiment_neuron(model[position], model[-1])
             sign *= learned_sign
         model = model[position]
     if is_featurizer(model):
         check_is_fitted(model, "language_model_")
-        state = model.state
+        state = state or model.state
         layer = model.layer if layer == -1 else layer
         model = model.language_model_
     if not hasattr(model, "activations"):
@@ -56,13 +64,16 @@ def neuron_values(
             f"Which neuron to show? {type(estimator).__name__} does not tell: give neuron=, an "
             f"index from 0 to {model.config_['hidden_size'] - 1}."
         )
-    (text_bytes,) = model.preprocess([text])
-    (values,) = model.activations([text], neurons=[neuron], state=state, layer=layer)
+    state = state or "cell"
+    text_bytes = model.preprocess(texts)
+    values = model.activations(texts, neurons=[neuron], state=state, layer=layer)
+    values = [sign * of_text[:, 0] for of_text in values]
     flipped = " (sign flipped)" if sign < 0 else ""
     where = _layer_name(layer, model.config_["n_layers"])
-    return NeuronValues(
-        text_bytes, sign * values[:, 0], f"neuron {neuron}{flipped}, {state} state of {where}"
-    )
+    description = f"neuron {neuron}{flipped}, {state} state of {where}"
+    if is_single:
+        return NeuronValues(text_bytes[0], values[0], description)
+    return NeuronValues(text_bytes, values, description)
 
 
 def best_of_search(estimator: Any) -> Any:
@@ -89,12 +100,11 @@ def _featurizer_position(pipeline: Pipeline) -> int:
     raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")
 
 
-def _text_before_step(pipeline: Pipeline, position: int, text: str | bytes) -> str | bytes:
-    """Return the text as the step at ``position`` receives it."""
+def _texts_before_step(pipeline: Pipeline, position: int, texts: list) -> list:
+    """Return the texts as the step at ``position`` receives them."""
     if position == 0:
-        return text
-    (changed,) = np.asarray(pipeline[:position].transform([text]), dtype=object).ravel()
-    return changed
+        return texts
+    return list(np.asarray(pipeline[:position].transform(texts), dtype=object).ravel())
 
 
 def _sentiment_neuron(featurizer: Any, classifier: Any) -> tuple[int, int]:

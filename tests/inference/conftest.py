@@ -21,8 +21,8 @@ class NumpyModel:
     def zero_state(self):
         return [(np.zeros(self.hidden_size), np.zeros(self.hidden_size))] * self.n_layers
 
-    def step(self, byte, states, held=(), held_state="hidden"):
-        """Return the logits after a byte and the new states, ``held`` ones of the last layer."""
+    def step(self, byte, states, held=(), held_state="hidden", held_layer=1):
+        """Return the logits after a byte and the new states, some neurons of a layer held."""
         inputs, total, after = self.weights["embedding"][byte], 0.0, []
         for k, (h, c) in enumerate(states):
             wx, wh, wmx, wmh, bias = (
@@ -33,7 +33,7 @@ class NumpyModel:
             i, f, o, u = np.split(wx @ inputs + wh @ m + bias, 4)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(u)
             h = sigmoid(o) * np.tanh(c)
-            if k == self.n_layers - 1:
+            if k == held_layer:
                 for neuron, value in dict(held).items():
                     if held_state == "cell":
                         c[neuron] = value

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdiscovery.plotting.cells import UNDRAWABLE, Cell, text_cells, value_grid
+from skdiscovery.plotting.cells import UNDRAWABLE, Cell, text_cells, text_rows, value_grid
 
 # Valid text, and bytes of every kind with it.
 documents = st.one_of(
@@ -91,13 +91,26 @@ def test_values_must_be_finite():
         text_cells(b"ab", [0.0, np.nan])
 
 
-@given(st.integers(0, 50), st.integers(1, 12))
-def test_grid_is_filled_row_by_row_and_masked_after_the_text(n_cells, width):
-    grid = value_grid([Cell("x", value) for value in range(n_cells)], width)
-    n_rows = len(grid)
-    assert grid.shape == (n_rows, width)
-    assert (n_rows - 1) * width < max(n_cells, 1) <= n_rows * width
-    assert grid.compressed().tolist() == list(range(n_cells))
-    assert np.ma.getmaskarray(grid).ravel().tolist() == [False] * n_cells + [True] * (
-        n_rows * width - n_cells
-    )
+@given(st.lists(st.integers(0, 50), max_size=4), st.integers(1, 12))
+def test_rows_are_full_and_texts_apart(lengths, width):
+    texts = [[Cell("x", value) for value in range(n)] for n in lengths]
+    rows = text_rows(texts, width)
+    assert [cell for row in rows for cell in row] == [cell for cells in texts for cell in cells]
+    assert all(len(row) <= width for row in rows)
+    n_rows = [max(1, -(-n // width)) for n in lengths]
+    assert len(rows) == max(1, sum(n_rows) + len(lengths) - 1)
+    first = 0
+    for cells, n in zip(texts, n_rows, strict=True):
+        assert [cell for row in rows[first : first + n] for cell in row] == cells
+        assert all(len(row) == width for row in rows[first : first + n - 1])
+        first += n + 1
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=4))
+def test_grid_is_masked_where_there_is_no_cell(lengths):
+    rows = [[Cell("x", 10 * row + column) for column in range(n)] for row, n in enumerate(lengths)]
+    grid = value_grid(rows, 7)
+    assert grid.shape == (len(rows), 7)
+    for row, (values, n) in enumerate(zip(grid, lengths, strict=True)):
+        assert values.compressed().tolist() == [10 * row + column for column in range(n)]
+        assert np.ma.getmaskarray(values).tolist() == [False] * n + [True] * (7 - n)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from skdiscovery.plotting.colours import cell_colours, ink_colours, relative_luminance
+from skdiscovery.plotting.colours import cell_colours, ink_colours, relative_luminance, scale_ends
 
 
 @pytest.mark.parametrize(("value", "place"), [(-1, 0.0), (0, 0.5), (1, 1.0), (-3, 0.0), (9, 1.0)])
@@ -37,3 +37,20 @@ def test_ink_is_legible_on_every_cell():
     ink = np.array([float(name == "white") for name in ink_colours(colours)])
     contrast = (np.maximum(cell, ink) + 0.05) / (np.minimum(cell, ink) + 0.05)
     assert contrast.min() > 3.4
+
+
+@pytest.mark.parametrize(
+    ("values", "symmetric", "data"),
+    [
+        ([-0.2, 0.5, 0.1], (-0.5, 0.5), (-0.2, 0.5)),
+        ([-3, -2], (-3, 3), (-3, -2)),
+        ([2, 2], (-2, 2), (1, 3)),
+        ([0, 0], (-1, 1), (-1, 1)),
+        ([], (-1, 1), (-1, 1)),
+    ],
+)
+def test_ends_of_the_scale(values, symmetric, data):
+    values = np.array(values, dtype=float)
+    assert scale_ends(values, "fixed", -7, 8) == (-7, 8)
+    assert scale_ends(values, "symmetric", -7, 8) == symmetric
+    assert scale_ends(values, "data", -7, 8) == data

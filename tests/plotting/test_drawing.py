@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
-from skdiscovery.plotting.cells import UNDRAWABLE, Cell, text_cells
+from skdiscovery.plotting.cells import UNDRAWABLE, Cell, text_cells, text_rows
 from skdiscovery.plotting.drawing import draw_heatmap
 
 
-def draw(text, values=None, *, width=74, caption="caption", ax=None):
+def draw(text, values=None, *, width=74, caption="caption", **options):
     document = text if isinstance(text, bytes) else text.encode()
     values = np.zeros(len(document)) if values is None else values
-    return draw_heatmap(
-        text_cells(document, values), width=width, vmin=-1, vmax=1, caption=caption, ax=ax
-    )
+    rows = text_rows([text_cells(document, values)], width)
+    return draw_heatmap(rows, width=width, vmin=-1, vmax=1, caption=caption, **options)
 
 
 def written(ax):
@@ -117,11 +117,44 @@ def test_spaces_are_coloured_and_empty():
 
 
 def test_no_cells_give_a_blank_row():
-    ax, mesh = draw_heatmap([], width=4, vmin=-1, vmax=1, caption="", ax=None)
+    ax, mesh = draw_heatmap([[]], width=4, vmin=-1, vmax=1, caption="", ax=None)
     ax.figure.canvas.draw()
     assert mesh.get_array().mask.all()
 
 
 def test_cell_values_beyond_the_scale_are_kept():
-    _, mesh = draw_heatmap([Cell("a", 2.5)], width=1, vmin=-1, vmax=1, caption="", ax=None)
+    _, mesh = draw_heatmap([[Cell("a", 2.5)]], width=1, vmin=-1, vmax=1, caption="", ax=None)
     assert mesh.get_array().item() == 2.5
+
+
+def test_what_has_no_cell_has_no_value_either():
+    _, mesh = draw("abc", width=50)
+    assert mesh.get_array().data[0, 3:].tolist() == [0] * 47  # matplotlib computes with it
+
+
+def test_a_figure_can_be_made_without_pyplot():
+    ax, _ = draw("abc", make_figure=Figure)
+    assert type(ax.figure) is Figure
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("length", [3, 75, 400])
+@pytest.mark.parametrize("width", [2, 74])
+def test_a_colour_bar_has_its_place_beside_the_text(length, width):
+    ax, mesh = draw("x" * length, width=width, colorbar=True)
+    ax.figure.canvas.draw()
+    bar = mesh.colorbar.ax
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["-1", "1"]
+    np.testing.assert_allclose(ax.bbox.width / ax.figure.dpi, 0.15 * width)
+    page, grid, whole_bar = ax.figure.bbox, ax.get_window_extent(), bar.get_tightbbox()
+    assert grid.x1 < whole_bar.x0 < whole_bar.x1 <= page.x1
+    assert page.y0 <= whole_bar.y0 < whole_bar.y1 <= page.y1
+
+
+def test_a_colour_bar_beside_given_axes_leaves_letters_that_fit():
+    figure, given = plt.subplots(figsize=(4, 2))
+    ax, mesh = draw("It was good. " * 20, width=40, colorbar=True, ax=given)
+    assert ax is given
+    assert mesh.colorbar.ax in figure.axes
+    renderer = figure.canvas.get_renderer()
+    assert all(text.get_window_extent(renderer).width <= ax.bbox.width / 40 for text in ax.texts)

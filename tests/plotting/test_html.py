@@ -1,12 +1,13 @@
 from html.parser import HTMLParser
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from skdiscovery.plotting.cells import Cell
-from skdiscovery.plotting.html import heatmap_html
+from skdiscovery.plotting.html import heatmap_html, hex_colours, html_page
 
 
 class Reader(HTMLParser):
@@ -14,14 +15,18 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.spans, self.texts, self.tags = [], [], {}, set()
+        self.open, self.spans, self.texts, self.tags, self.metas = [], [], {}, set(), []
         self.feed(page)
         self.close()
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
-        self.open.append(tag)
         self.tags.add(tag)
+        if tag == "meta":
+            self.metas.append(dict(attrs))
+        if tag in ("meta", "br"):
+            return
+        self.open.append(tag)
         if tag == "span":
             self.spans.append({**dict(attrs), "text": ""})
 
@@ -29,14 +34,17 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1] == "span":
+        where = self.open[-1] if self.open else ""
+        if where == "span":
             self.spans[-1]["text"] += data
         else:
-            self.texts[self.open[-1]] = self.texts.get(self.open[-1], "") + data
+            self.texts[where] = self.texts.get(where, "") + data
 
 
-def write(cells, *, width=74, caption="caption"):
-    return heatmap_html(cells, width=width, vmin=-1.0, vmax=1.0, caption=caption)
+def write(cells, *, width=74, caption="caption", colorbar=False):
+    return heatmap_html(
+        [cells], width=width, vmin=-1.0, vmax=1.0, caption=caption, colorbar=colorbar
+    )
 
 
 def test_a_span_per_character_with_its_colour_and_value():
@@ -69,4 +77,46 @@ def test_any_text_gives_the_same_few_elements(characters, caption):
 
 
 def test_an_empty_text_is_an_empty_grid():
-    assert Reader(write([])).spans == []
+    page = write([])
+    assert Reader(page).spans == []
+    assert page.count("<div") == 1
+
+
+def test_a_grid_per_text():
+    texts = [[Cell("a", 0.0)], [], [Cell("b", 0.0), Cell("c", 0.0)]]
+    page = heatmap_html(texts, width=9, vmin=-1.0, vmax=1.0, caption="")
+    assert page.count("<div") == 3
+    assert [part.count("<span") for part in page.split("</div>")] == [1, 0, 2, 0]
+
+
+def test_a_colour_bar_has_the_colours_and_the_ends_of_the_scale():
+    page = write([Cell("a", 0.0)], caption="scale", colorbar=True)
+    assert Reader(page).texts["figcaption"] == "scale-11"
+    gradient = page.partition("linear-gradient(to right,")[2].partition(")")[0].split(",")
+    assert gradient == [to_hex(colormaps["RdYlGn"](place)) for place in np.linspace(0, 1, 11)]
+    assert "gradient" not in write([Cell("a", 0.0)])
+
+
+def test_a_page_has_a_title_and_its_body():
+    attack = "</title><script>alert(1)</script>"
+    page = html_page(attack, write([Cell("{", 0.0), Cell("}", 0.0)]))
+    reader = Reader(page.removeprefix("<!DOCTYPE html>\n"))
+    assert reader.texts["title"] == attack
+    assert [span["text"] for span in reader.spans] == ["{", "}"]
+    assert "script" not in reader.tags
+
+
+def test_a_page_may_load_and_run_nothing():
+    policies = [meta for meta in Reader(html_page("", "")).metas if "http-equiv" in meta]
+    assert policies == [
+        {
+            "http-equiv": "Content-Security-Policy",
+            "content": "default-src 'none'; style-src 'unsafe-inline'",
+        }
+    ]
+
+
+def test_hex_colours_are_those_of_matplotlib():
+    rgb = np.random.default_rng(0).random((50, 3))
+    assert hex_colours(rgb) == [to_hex(colour) for colour in rgb]
+    assert hex_colours(np.empty((0, 3))) == []

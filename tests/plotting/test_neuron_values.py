@@ -14,8 +14,8 @@ TEXTS = ["good", "bad", "fine", "poor", "great", "awful"]
 LABELS = [1, 0, 1, 0, 1, 0]
 
 
-def find(estimator, text="café", *, neuron=None, layer=-1, negate=False):
-    return neuron_values(estimator, text, neuron=neuron, layer=layer, negate=negate)
+def find(estimator, text="café", *, neuron=None, state=None, layer=-1, negate=False):
+    return neuron_values(estimator, text, neuron=neuron, state=state, layer=layer, negate=negate)
 
 
 @pytest.fixture
@@ -59,6 +59,11 @@ class TestLanguageModel:
         assert values[0] == pytest.approx(base)
         assert description.endswith(f"of {name}")
 
+    def test_state(self, language_model):
+        _, values, description = find(language_model, neuron=4, state="hidden")
+        assert values[0] == pytest.approx(0.421)
+        assert description == "neuron 4, hidden state of the last layer"
+
     def test_negate(self, language_model):
         _, values, description = find(language_model, neuron=4, negate=True)
         assert values[0] == pytest.approx(-0.42)
@@ -86,6 +91,10 @@ class TestFeaturizer:
         _, values, description = find(featurizer, neuron=2)
         assert values[0] == pytest.approx(0.211)
         assert description == "neuron 2, hidden state of layer 1"
+
+    def test_a_given_state_goes_first(self, featurizer):
+        featurizer.set_params(state="hidden").fit(TEXTS)
+        assert find(featurizer, neuron=2, state="cell").values[0] == pytest.approx(0.22)
 
     def test_a_given_layer_goes_first(self, featurizer):
         featurizer.set_params(layer=1).fit(TEXTS)
