@@ -127,6 +127,11 @@ def _parse_config(path: str | os.PathLike, header: str) -> Config:
             f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
             f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
         )
+    if not isinstance(config.get("bits_per_byte", 0.0), int | float):
+        raise ValueError(
+            f"{os.fspath(path)!r} has bits_per_byte={config['bits_per_byte']!r} in its header: "
+            "expected a number."
+        )
     return config
 
 

@@ -211,6 +211,7 @@ def test_a_safetensors_file_with_types_that_numpy_lacks_is_refused(path):
         json.dumps({"format_version": 1}),
         json.dumps({"format_version": 1, **CONFIG, "hidden_size": "4"}),
         json.dumps({"format_version": 1, **CONFIG, "n_layers": -1}),
+        json.dumps({"format_version": 1, **CONFIG, "bits_per_byte": "1.5"}),
     ],
 )
 def test_a_header_without_a_whole_configuration_is_refused(path, header):
