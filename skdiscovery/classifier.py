@@ -1,5 +1,6 @@
 """The sentiment neuron: a linear classifier on the few features that matter."""
 
+import warnings
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -14,6 +15,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
+
+_ROUNDING = 1e-9  # in sums of weights
 
 
 class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
@@ -61,6 +64,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         Intercepts.
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
+    majority_score_ : float
+        Accuracy, on the data of `fit` and by the weights there, of always predicting the class
+        that weighs most: what the classifier has to beat.
     threshold_ : float or None
         Value of the neuron at which the decision flips, if there are two classes and one neuron
         whose coefficient is not zero.
@@ -85,6 +91,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
 
     Weights enter the regressions divided by the largest of them, and `C` multiplied by it: the
     same problem, but one that "saga" can solve. `all_neurons_.C` shows the product.
+
+    `fit` warns if the classifier is no more accurate than `majority_score_` on the very data that
+    it was fitted on: then it has learnt nothing.
 
     References
     ----------
@@ -196,6 +205,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         if not chosen_coef.any():
             self.intercept_ = self._prior_intercept(codes, weight)
         self._describe_first_neuron()
+        self._compare_with_majority(X, codes, weight)
         return self
 
     def _fit_logistic(self, X, y, weight):
@@ -237,6 +247,28 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         self.neuron_sign_ = -1 if slope < 0 else 1
         is_threshold = self.coef_.shape[0] == len(self.neuron_indices_) == 1 and slope != 0
         self.threshold_ = float(-self.intercept_[0] / slope) if is_threshold else None
+
+    def _compare_with_majority(self, X, codes, weight):
+        """Record how accurate the majority class alone is; warn if the classifier is no better."""
+        shares = np.bincount(codes, weights=weight) / weight.sum()
+        self.majority_score_ = float(shares.max())
+        # As decision_function, which would miss the names that X has lost by now.
+        scores = X @ self.coef_.T + self.intercept_
+        predicted = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
+        accuracy = np.average(predicted == codes, weights=weight)
+        if accuracy > self.majority_score_ + _ROUNDING:
+            return
+        reason = (
+            f"the L1 penalty of C={self.C} leaves no neuron; raise C"
+            if not self.coef_.any()
+            else "raise n_neurons or C, or give it features that know more of the labels"
+        )
+        warnings.warn(
+            f"This classifier is right in {accuracy:.1%} of the data that it was fitted on, no "
+            f"better than always predicting {self.classes_.tolist()[shares.argmax()]!r} "
+            f"({self.majority_score_:.1%}): {reason}.",
+            stacklevel=4,
+        )
 
     def predict_proba(self, X):
         """Probability of each class.

@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and how to tell whether one still is."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,17 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         os.unlink(temporary)
         raise
     _flush_to_disk(path.parent)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_and_hash(path: str | os.PathLike) -> str:
+    """Return in words what tells a file from a cut or altered copy of it."""
+    return f"{os.path.getsize(path):,} bytes and SHA-256 {sha256_of(path)}"
 
 
 def _flush_to_disk(path: str | os.PathLike) -> None:

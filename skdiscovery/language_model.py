@@ -119,8 +119,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         ``layers.K.wmx`` (H, in), ``layers.K.wmh`` (H, H), ``layers.K.bias`` (4H,), gates in the
         order i, f, o, u; ``head.weight`` (256, H); ``head.bias`` (256,). Weight norm is folded in.
     config_ : dict
-        Architecture, preprocessor, and where it is known the recommended pooling: all that a file
-        needs besides the weights.
+        Architecture, preprocessor, steps and bytes read, and where they are known the bits per
+        byte on validation and the recommended pooling: all that a file needs besides the weights.
     history_ : DataFrame
         A row per 10 steps, and at each checkpoint: step, epoch, bytes, loss (nats per byte),
         bits_per_byte, learning_rate, grad_norm (before clipping), bytes_per_second.
@@ -489,6 +489,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             "n_steps": trainer.n_steps,
             "n_bytes_seen": trainer.n_bytes,
         }
+        if trainer.validation_history:
+            config["bits_per_byte"] = trainer.validation_history[-1]["bits_per_byte"]
         self._set_fitted(
             folded_weights(trainer.model), config, trainer.history, trainer.validation_history
         )

@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -15,6 +17,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdiscovery.classifier import SentimentNeuronClassifier
+
+# Of many a problem here nothing can be learnt.
+pytestmark = pytest.mark.filterwarnings("ignore:This classifier is right in")
 
 SOLVERS = ["liblinear", "saga"]
 EXACT = {"tol": 1e-10, "max_iter": 100_000, "random_state": 0}
@@ -187,6 +192,56 @@ def test_without_coefficients_the_majority_wins(solver, labels, n_neurons):
     assert classifier.neuron_sign_ == 1
     assert (classifier.predict(X) == labels[-1]).all()
     np.testing.assert_allclose(classifier.predict_proba(X)[0], np.bincount(y) / len(y))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_the_majority_is_the_accuracy_of_a_dummy(n_classes, class_weight):
+    X, y = problem(n_classes)
+    X, y = X[:100], y[:100]
+    weight = np.random.default_rng(5).uniform(size=100)
+    classifier = SentimentNeuronClassifier(class_weight=class_weight).fit(X, y, weight)
+    dummy = DummyClassifier().fit(X, y, weight)
+    expected = dummy.score(X, y, weight) if class_weight is None else 1 / n_classes
+    assert classifier.majority_score_ == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("labels", [["b", "g"], ["b", "g", "m"]])
+@pytest.mark.parametrize("sparse_matrix", [False, True])
+def test_who_learns_is_not_warned(labels, sparse_matrix):
+    X, y = problem(len(labels))
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = SentimentNeuronClassifier(random_state=0).fit(
+            sparse.csr_array(X) if sparse_matrix else frame, np.array(labels)[y]
+        )
+    assert fitted.score(frame if not sparse_matrix else X, np.array(labels)[y]) > 0.6
+
+
+def test_who_learns_nothing_is_told_so():
+    X, y = problem()
+    labels = np.where(y, "praise", "blame")[np.r_[:120, y.nonzero()[0]]]
+    X = np.vstack([X, X[y == 1]])
+    message = r"right in 66\.7% .* always predicting 'praise' \(66\.7%\): the L1 penalty of C=1e-06"
+    with pytest.warns(UserWarning, match=message) as caught:
+        classifier = SentimentNeuronClassifier(1e-6).fit(X, labels)
+    assert caught[0].filename == __file__
+    assert classifier.score(X, labels) == classifier.majority_score_
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_neuron_that_never_tips_the_balance_is_as_good_as_none(n_classes):
+    rng = np.random.default_rng(0)
+    y = np.r_[np.zeros(900), np.ones(50), np.full(50, n_classes - 1)].astype(int)
+    X = rng.normal(size=(1000, 2)) + 0.3 * y[:, None]
+    classifier = SentimentNeuronClassifier()
+    with pytest.warns(UserWarning, match=r"always predicting 0 \(90\.0%\): raise n_neurons or C"):
+        classifier.fit(X, y)
+    assert classifier.coef_.any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clone(classifier).set_params(class_weight="balanced").fit(X, y)
 
 
 def test_a_class_that_weighs_nothing_is_never_predicted():

@@ -1,4 +1,6 @@
 import pickle
+import re
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery import featurizer as featurizer_module
 from skdiscovery.datasets import load_reviews
 from skdiscovery.inference import encoding, ragged
 
@@ -416,6 +419,81 @@ def test_memory_tells_weights_apart(tmp_path, encoded):
     one.weights_["head.bias"][0] += 1
     featurizer.transform(TEXTS)
     assert len(encoded) == 4 * len(TEXTS)
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """A model that took so many bits per byte for held-out text, and has warned of nothing yet."""
+    monkeypatch.setattr(featurizer_module, "_warned", set())
+
+    def make(bits_per_byte, **params):
+        model = train(**params)
+        model.config_["bits_per_byte"] = bits_per_byte
+        return model
+
+    return make
+
+
+NOISE = [np.random.default_rng(k).bytes(200) for k in range(30)]
+
+
+def assert_silent(use, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use(*args)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "int8"])
+def test_texts_unlike_the_models_own_are_warned_of_with_the_numbers(validated, precision):
+    lm = validated(2.5)
+    bits = -lm.score(NOISE[:10])
+    message = r"takes ([\d.]+) bits per byte .* 995 bytes\), and 2\.50 for held-out text"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fit(lm, precision=precision).transform(NOISE[:10])
+    assert float(re.search(message, str(caught[0].message))[1]) == pytest.approx(bits, abs=0.1)
+
+
+def test_texts_unlike_the_models_own_are_warned_of_once(validated):
+    lm = validated(2.5)
+    featurizer = fit(lm)
+    with pytest.warns(UserWarning, match="look unlike") as caught:
+        featurizer.transform(NOISE)
+    assert len(caught) == 1
+    assert_silent(featurizer.transform, NOISE[:20])
+    assert_silent(clone(featurizer).fit_transform, NOISE[:20])
+    with pytest.warns(UserWarning, match="look unlike"):
+        fit(validated(2.5, random_state=1)).transform(NOISE)
+
+
+def test_texts_like_the_models_own_are_not_warned_of(validated):
+    lm = validated(None)
+    for more, is_like in ((0.9, True), (1.1, False)):
+        lm.config_["bits_per_byte"] = -lm.score(NOISE) - more
+        if is_like:
+            assert_silent(fit(lm).transform, NOISE)
+        else:
+            with pytest.warns(UserWarning, match="look unlike"):
+                fit(lm).transform(NOISE)
+
+
+def test_too_little_text_is_not_judged(validated):
+    featurizer = fit(validated(2.5))
+    assert_silent(featurizer.transform, NOISE[:9])
+    assert_silent(featurizer.transform, [bytes([k, j]) for k in range(40) for j in range(40)])
+    assert_silent(featurizer.transform, [])
+
+
+def test_a_model_that_does_not_know_its_own_loss_does_not_judge(lm):
+    assert "bits_per_byte" not in lm.config_
+    assert_silent(fit(lm).transform, NOISE)
+
+
+def test_what_memory_knows_is_not_judged_again(validated, tmp_path, monkeypatch):
+    featurizer = fit(validated(2.5), memory=tmp_path)
+    with pytest.warns(UserWarning, match="look unlike"):
+        featurizer.transform(NOISE)
+    monkeypatch.setattr(featurizer_module, "_warned", set())  # as in another process
+    assert_silent(featurizer.transform, NOISE)
 
 
 CHECKS = [

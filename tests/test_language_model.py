@@ -211,6 +211,14 @@ def test_a_given_validation_set_is_measured_when_due_and_at_the_end():
     assert history["bits_per_byte"].iloc[-1] == pytest.approx(-model.score(UNSEEN), rel=1e-5)
 
 
+def test_a_model_knows_its_loss_on_validation(tmp_path, lm):
+    assert "bits_per_byte" not in lm.config_
+    model = small(max_steps=4).fit(TEXTS, X_val=UNSEEN)
+    model.save_pretrained(tmp_path / "model.safetensors")
+    config = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "model.safetensors").config_
+    assert config["bits_per_byte"] == pytest.approx(-model.score(UNSEEN), rel=1e-5)
+
+
 def test_a_share_of_the_documents_is_held_out():
     texts = [f"text {i:02}" for i in range(40)]
     model = small(validation_fraction=0.25, batch_size=2, max_epochs=1, preprocessor=None)

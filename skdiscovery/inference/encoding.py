@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from skdiscovery.inference.pooling import Pooler
 from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
+from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.nn import ByteLanguageModel
 
 StateName = Literal["cell", "hidden"]
@@ -28,9 +29,13 @@ def features(
     state: StateName = "cell",
     layer: int = -1,
     batch_bytes: int = BATCH_BYTES,
+    loss: SampledLoss | None = None,
     verbose: int = 0,
 ) -> np.ndarray:
-    """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons)."""
+    """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons).
+
+    ``loss`` takes in how well the model predicts what it reads.
+    """
     lengths = [len(document) for document in documents]
     columns = torch.as_tensor(neurons, device=model.embedding.device)
     all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
@@ -47,6 +52,8 @@ def features(
                 rows = rows[:, columns]
             pooler = pooler or Pooler(poolings, sizes, len(columns), rows.dtype)
             pooler.update(chunk, rows)
+            if loss is not None:
+                loss.update(model, chunk, chosen)
         if pooler is not None:  # else: documents without bytes
             result[batch] = pooler.result().cpu().numpy()
         bar.update(int(sizes.sum()))

@@ -1,6 +1,7 @@
 """What a fitted language model can do: score texts, show its neurons, write."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -34,6 +35,8 @@ class FittedModelMixin:
     def preprocess(self, X: Any) -> list[bytes]:
         """Return the bytes that the model reads for each document.
 
+        It warns if ``preprocessor`` is no longer the one that the model was trained with.
+
         Parameters
         ----------
         X : iterable of str or bytes, or Series
@@ -45,6 +48,14 @@ class FittedModelMixin:
         """
         if isinstance(X, TextCorpus):  # preprocessed already
             return list(X)
+        trained_with = self.config_["preprocessor"]
+        if self.preprocessor != trained_with:
+            warnings.warn(
+                f"This model was trained on text from preprocessor={trained_with!r}, and reads "
+                f"text from preprocessor={self.preprocessor!r}: to what it has not learnt to read, "
+                "its states and its likelihood mean little. Set the preprocessor back.",
+                stacklevel=3,
+            )
         return encode_documents(X, self.preprocessor)
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -9,6 +9,16 @@ from skdiscovery.pretrained.layouts import Gates
 from skdiscovery.pretrained.npy_folders import import_npy_folder
 from skdiscovery.pretrained.state_dicts import import_state_dict
 
+# By their first bytes, what people give in place of a model.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a gzip archive: unpack it, and give what is in it",
+    b"BZh": "a bzip2 archive: unpack it, and give what is in it",
+    b"\xfd7zXZ": "an xz archive: unpack it, and give what is in it",
+    b"\x89HDF": "an HDF5 file, as Keras writes: there is no importer for it",
+    b"version ": "a pointer of Git LFS in place of the file: fetch it with git lfs pull",
+    b"<": "a web page, or XML: the download brought something else than the file",
+}
+
 
 def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> ImportedModel:
     """Read a model of this package or of one that came before it.
@@ -74,9 +84,17 @@ def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> Impo
             f"{os.fspath(path)!r} is not a model of skdiscovery, nor one that it can import: "
             "expected a whole .safetensors file written by save_pretrained, a .pt file of "
             "sentiment-discovery or pytorch-sentiment-neuron, or a folder with the .npy files of "
-            f"OpenAI, got a file that begins with {start!r}."
+            f"OpenAI, got {_kind(start)}."
         )
     return ImportedModel("skdiscovery", *read_model(path))
+
+
+def _kind(start: bytes) -> str:
+    """Return in words what a file is that no importer is for."""
+    for first_bytes, kind in _OTHER_KINDS.items():
+        if start.startswith(first_bytes):
+            return kind
+    return f"a file that begins with {start!r}"
 
 
 def _start(path: Path) -> bytes:

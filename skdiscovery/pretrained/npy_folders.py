@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skdiscovery.files import size_and_hash
 from skdiscovery.nn.model import N_SYMBOLS, Architecture
 from skdiscovery.nn.weights import Weights
 from skdiscovery.pretrained.format import Config
@@ -22,6 +23,7 @@ from skdiscovery.pretrained.imported import (
     check_shapes,
     fold_weight_norm,
     imported_model,
+    listed,
 )
 
 
@@ -48,9 +50,11 @@ def import_npy_folder(folder: str | os.PathLike) -> ImportedModel:
     for layout in (OPENAI, PORT):
         if there.intersection(layout.files):
             return _import(folder, there, layout)
+    models = [file for file in there if file.endswith((".safetensors", ".pt", ".pth"))]
+    hint = f" It has {listed(models)}: give the path of the file." if models else ""
     raise ValueError(
         f"{os.fspath(folder)!r} is a folder without a model: expected OpenAI's 0.npy to 14.npy, or "
-        f"{', '.join(PORT.files)} of {PORT.system}."
+        f"{', '.join(PORT.files)} of {PORT.system}.{hint}"
     )
 
 
@@ -108,7 +112,8 @@ def _read(file: Path) -> np.ndarray:
             raise ValueError(f"expected floating-point numbers, got {array.dtype}")
     except Exception as error:  # a damaged header may make numpy raise anything
         raise ValueError(
-            f"{os.fspath(file)!r} is cut short, damaged, or not an array of numbers: {error}."
+            f"{os.fspath(file)!r} is cut short, damaged, or not an array of numbers: {error}. It "
+            f"has {size_and_hash(file)}."
         ) from error
     return np.array(array, dtype=np.float32)
 

@@ -1,7 +1,10 @@
-"""The models that ship with the package, by name."""
+"""Models by name: those that ship with the package, and those that users put beside their data."""
 
 import os
 from pathlib import Path
+
+from skdiscovery.datasets._storage import locate
+from skdiscovery.files import sha256_of, size_and_hash
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -12,19 +15,56 @@ def shipped_models() -> list[str]:
 
 
 def find_model(name_or_path: str | os.PathLike) -> Path:
-    """Return the file of a shipped model, or the path as it is.
+    """Return the file of a model that has a name, or the path as it is.
+
+    A model has a name if it ships, or if somebody put ``models/NAME.safetensors`` in the folder
+    that the environment variable ``SKDISCOVERY_DATA`` names, or in the folder ``skdiscovery`` of
+    :func:`sklearn.datasets.get_data_home`. If there is a ``NAME.safetensors.sha256`` beside it, as
+    ``sha256sum`` writes it, the file must have that hash.
 
     Raises
     ------
     ValueError
-        If it is neither a shipped name nor a file or folder.
+        If it is neither a name nor a file or folder, or a file has another hash than it should.
     """
     path = Path(name_or_path)
-    if os.fspath(name_or_path) in shipped_models():
-        return WEIGHTS / f"{path}.safetensors"
-    if not path.exists():
+    name = os.fspath(name_or_path)
+    if name in shipped_models():
+        return WEIGHTS / f"{name}.safetensors"
+    if path.exists():
+        return path
+    placed = _placed_model(name) if path.name == name else None
+    if placed is None:
         raise ValueError(
-            f"No language model {os.fspath(name_or_path)!r}: it is neither a file, nor a folder, "
-            f"nor one of the models that ship with skdiscovery, {shipped_models()}."
+            f"No language model {name!r}: it is neither a file, nor a folder, nor one of the "
+            f"models that ship with skdiscovery, {shipped_models()}, nor is it in the folder "
+            f"'models' of the data folder, as '{name}.safetensors'."
         )
-    return path
+    _check_hash(placed)
+    return placed
+
+
+def _placed_model(name: str) -> Path | None:
+    """Return the file of a model in the folder of the data, if it is there."""
+    try:
+        return locate(
+            f"models/{name}.safetensors",
+            fill_cache=lambda _: None,
+            data_home=None,
+            download_if_missing=False,
+        )
+    except OSError:
+        return None
+
+
+def _check_hash(path: Path) -> None:
+    """Raise a ValueError if the file has another hash than the one that lies beside it."""
+    beside = path.with_name(f"{path.name}.sha256")
+    if not beside.exists():
+        return
+    expected = beside.read_text(encoding="utf-8").partition(" ")[0].strip().lower()
+    if sha256_of(path) != expected:
+        raise ValueError(
+            f"{os.fspath(path)!r} is not the file that {beside.name} tells of: expected SHA-256 "
+            f"{expected!r}, got a file of {size_and_hash(path)}. Copy both again."
+        )

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.serialization import safe_globals
 
+from skdiscovery.files import size_and_hash
+
 HOW_TO_SAVE_TENSORS = (
     "torch.save(checkpoint['state_dict'], path) or, for pytorch-sentiment-neuron, "
     "torch.save({'embed': checkpoint['embed'].state_dict(), 'rnn': checkpoint['rnn']"
@@ -35,6 +37,8 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             with zipfile.ZipFile(path) as archive:
                 if (member := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {member!r} does not match")
+                if all(name.endswith(".npy") for name in archive.namelist()):
+                    raise ValueError("it is an .npz archive: unpack it, and give the folder")
         # An open file, for torch may take a path's suffix for what the file is. A command line's
         # options are in sentiment-discovery's checkpoints: objects that only have attributes.
         with open(path, "rb") as file, safe_globals([argparse.Namespace]):
@@ -43,7 +47,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return dict(_flatten(content["state_dict"] if checkpoint else content))
     except Exception as error:  # a damaged pickle may raise anything
         # Not from the error: torch's text goes on to advise how to run the code.
-        raise ValueError(f"{os.fspath(path)!r} {_explain(error)}") from None
+        raise ValueError(f"{os.fspath(path)!r} {_explain(error, path)}") from None
 
 
 def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -54,7 +58,7 @@ def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield from _flatten(value, f"{name}.{key}" if name else str(key))
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, path: str | os.PathLike) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and asked:
         return (
@@ -66,4 +70,7 @@ def _explain(error: Exception) -> str:
         reason = "it is a pickle of more than tensors, which could run code and is not read"
     else:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"is cut short, damaged, or not a file of torch.save: {reason}."
+    return (
+        f"is cut short, damaged, or not a file of torch.save: {reason}. It has "
+        f"{size_and_hash(path)}."
+    )

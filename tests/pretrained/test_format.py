@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import stat
@@ -149,7 +150,37 @@ def test_a_write_replaces_the_old_file(path):
 def test_a_file_that_is_cut_short_is_refused(path, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert_refused(path, "not a model of skdiscovery")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    size_and_hash = f"{path.stat().st_size:,} bytes and SHA-256 {digest}"
+    assert_refused(path, f"not a model of skdiscovery.*{size_and_hash}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_file_of_which_any_byte_was_altered_is_refused(tmp_path, dtype):
+    path = tmp_path / "model.safetensors"
+    write_model(path, random_weights(), CONFIG, dtype=dtype)
+    whole = path.read_bytes()
+    start_of_arrays = 8 + int.from_bytes(whole[:8], "little")
+    for position in (start_of_arrays, (start_of_arrays + len(whole)) // 2, len(whole) - 1):
+        altered = bytearray(whole)
+        altered[position] ^= 1
+        path.write_bytes(altered)
+        digest = hashlib.sha256(altered).hexdigest()
+        size_and_hash = f"{len(whole):,} bytes and SHA-256 {digest}"
+        assert_refused(path, f"altered or damaged.*{size_and_hash}")
+
+
+def test_a_file_of_which_the_configuration_was_altered_is_refused(path):
+    altered = path.read_bytes().replace(b"review", b"nvidia")
+    assert altered != path.read_bytes()
+    path.write_bytes(altered)
+    assert_refused(path, "altered or damaged")
+
+
+def test_a_file_without_a_checksum_is_read(path):
+    rewrite(path)
+    assert b"sha256" not in path.read_bytes()
+    np.testing.assert_array_equal(read_model(path)[0]["embedding"], random_weights()["embedding"])
 
 
 @pytest.mark.parametrize(
@@ -180,6 +211,7 @@ def test_a_safetensors_file_with_types_that_numpy_lacks_is_refused(path):
         json.dumps({"format_version": 1}),
         json.dumps({"format_version": 1, **CONFIG, "hidden_size": "4"}),
         json.dumps({"format_version": 1, **CONFIG, "n_layers": -1}),
+        json.dumps({"format_version": 1, **CONFIG, "bits_per_byte": "1.5"}),
     ],
 )
 def test_a_header_without_a_whole_configuration_is_refused(path, header):

@@ -1,6 +1,7 @@
 import math
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -72,6 +73,18 @@ def test_an_imported_model_is_kept_as_one_file(v0_file, tmp_path, assert_same_we
     assert (model.n_steps_, model.hidden_size, model.embedding_size) == (0, 4, 3)
 
 
+def test_an_imported_model_with_another_preprocessor_warns(openai_toy):
+    model = ByteMLSTMLanguageModel.from_pretrained(openai_toy, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.score(["ok"])
+    model.set_params(preprocessor="nvidia")
+    message = r"trained on text from preprocessor='openai', and reads .*preprocessor='nvidia'"
+    for use in (model.score, model.activations, MLSTMFeaturizer(model, device="cpu").fit_transform):
+        with pytest.warns(UserWarning, match=message):
+            use(["ok"])
+
+
 def test_an_imported_model_trains_on(v0_file):
     texts = ["What a lovely film!"] * 20
     model = ByteMLSTMLanguageModel.from_pretrained(v0_file, device="cpu")
@@ -113,11 +126,14 @@ def test_a_file_of_ours_whose_first_bytes_are_a_pickles_is_ours(tmp_path, random
     [
         (b"", r"got a file that begins with b''"),
         (b"I loved it.\n", r"expected a whole \.safetensors .* a \.pt file .* begins with b'I lov"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(99), "nor one that it can import"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), r"nor one that it can import.* an HDF5 file, as Keras"),
+        (b"\x1f\x8b\x08\x00" + bytes(99), r"got a gzip archive: unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid ", r"got a pointer of Git LFS"),
+        (b"<!DOCTYPE html>\n<html>", r"got a web page"),
         (b"PK\x03\x04" + bytes(99), r"not a file of torch\.save"),
         (b"\x80\x02}q\x00.", r"not a file of torch\.save"),
     ],
-    ids=["empty", "text", "Keras", "zip", "pickle"],
+    ids=["empty", "text", "Keras", "gzip", "Git LFS", "HTML", "zip", "pickle"],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
     path = tmp_path / "model"

@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import numpy as np
@@ -123,8 +124,10 @@ def test_a_bias_of_any_other_shape_is_refused(openai_toy, shape):
 @pytest.mark.parametrize("file", ["0.npy", "3.npy", "14.npy"])
 def test_a_file_that_is_cut_short_is_named(openai_toy, file, share):
     whole = (openai_toy / file).read_bytes()
-    (openai_toy / file).write_bytes(whole[: int(share * len(whole))])
-    assert_refused(openai_toy, rf"openai/{file}' is cut short, damaged")
+    cut = whole[: int(share * len(whole))]
+    (openai_toy / file).write_bytes(cut)
+    size_and_hash = f"{len(cut):,} bytes and SHA-256 {hashlib.sha256(cut).hexdigest()}"
+    assert_refused(openai_toy, rf"openai/{file}' is cut short, damaged.*{size_and_hash}")
 
 
 def test_a_damaged_header_gives_a_model_or_a_value_error(openai_toy):
@@ -165,7 +168,10 @@ def test_a_weight_that_is_no_finite_number_is_refused(openai_toy, value):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     np.save(tmp_path / "features.npy", np.zeros(3))
-    assert_refused(tmp_path, r"folder without a model: expected OpenAI's 0\.npy to 14\.npy")
+    assert_refused(tmp_path, r"folder without a model: expected OpenAI's 0\.npy to 14\.npy.*\.$")
+    for name in ("b.pt", "a.safetensors", "config.json"):
+        (tmp_path / name).touch()
+    assert_refused(tmp_path, r" It has a\.safetensors, b\.pt: give the path of the file\.$")
 
 
 @pytest.mark.parametrize(("cell", "n_layers"), [("lstm", 1), ("mlstm", 2)])

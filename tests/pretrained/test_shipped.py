@@ -1,7 +1,10 @@
+import hashlib
 import re
 
 import pytest
 
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery.datasets._storage import DATA_VARIABLE
 from skdiscovery.pretrained import find_model, read_model, shipped, shipped_models
 
 
@@ -41,6 +44,60 @@ def test_an_unknown_name_is_refused_with_the_shipped_ones(two_models, name):
     message = re.escape(f"{name!r}") + r".*\['large', 'small'\]"
     with pytest.raises(ValueError, match=message):
         find_model(name)
+
+
+@pytest.fixture(params=["own folder", "data_home"])
+def placed(request, tmp_path, monkeypatch):
+    """A model that somebody put in the folder of the data, as "large"."""
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    if request.param == "own folder":
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "own"))
+        folder = tmp_path / "own/models"
+    else:
+        monkeypatch.delenv(DATA_VARIABLE, raising=False)
+        folder = tmp_path / "home/skdiscovery/models"
+    folder.mkdir(parents=True)
+    path = folder / "large.safetensors"
+    path.write_bytes(find_model("default").read_bytes())
+    return path
+
+
+def test_a_model_in_the_folder_of_the_data_has_a_name(placed):
+    assert find_model("large") == placed
+    assert ByteMLSTMLanguageModel.from_pretrained("large").hidden_size > 0
+    assert MLSTMFeaturizer("large").fit().language_model_.hidden_size > 0
+
+
+@pytest.mark.parametrize("line", ["{}  large.safetensors\n", "{}\n", "{} *large.safetensors"])
+def test_a_placed_model_has_the_hash_that_lies_beside_it(placed, line):
+    digest = hashlib.sha256(placed.read_bytes()).hexdigest()
+    beside = placed.with_name("large.safetensors.sha256")
+    beside.write_text(line.format(digest))
+    assert find_model("large") == placed
+    with placed.open("ab") as file:
+        file.write(b"x")
+    altered = placed.read_bytes()
+    got = f"{len(altered):,} bytes and SHA-256 {hashlib.sha256(altered).hexdigest()}"
+    with pytest.raises(ValueError, match=f"expected SHA-256 '{digest}', got a file of {got}"):
+        find_model("large")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "not a hash"])
+def test_a_hash_that_is_none_is_refused(placed, content):
+    placed.with_name("large.safetensors.sha256").write_text(content)
+    with pytest.raises(ValueError, match="expected SHA-256"):
+        find_model("large")
+
+
+@pytest.mark.parametrize("name", ["../models/large", "models/large", "large/", "larger"])
+def test_only_a_plain_name_is_looked_for_there(placed, name):
+    with pytest.raises(ValueError, match=f"{name!r}: it is neither .*models.* of the data"):
+        find_model(name)
+
+
+def test_a_shipped_name_wins_over_a_placed_one(placed, monkeypatch):
+    placed.rename(placed.with_name("default.safetensors"))
+    assert find_model("default").parent == shipped.WEIGHTS
 
 
 def test_every_shipped_model_reads():

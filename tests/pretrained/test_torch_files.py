@@ -1,5 +1,6 @@
 import argparse
 import collections
+import hashlib
 import os
 import pickle
 import zipfile
@@ -148,3 +149,19 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [[1, 2], "text", torch.zeros(2).tolist()])
 def test_what_has_no_tensors_gives_none(tmp_path, content):
     assert read_tensors(save(content, tmp_path / "model.pt")) == {}
+
+
+def test_a_file_that_is_cut_short_is_refused_with_its_size_and_hash(tmp_path):
+    path = save(STATE, tmp_path / "model.pt")
+    cut = path.read_bytes()[:-100]
+    path.write_bytes(cut)
+    digest = hashlib.sha256(cut).hexdigest()
+    with pytest.raises(ValueError, match=f"is cut short.*{len(cut):,} bytes and SHA-256 {digest}"):
+        read_tensors(path)
+
+
+def test_an_archive_of_arrays_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "model.npz"
+    np.savez(path, wx=np.zeros(3), wh=np.zeros(3))
+    with pytest.raises(ValueError, match=r"it is an \.npz archive: unpack it"):
+        read_tensors(path)
