@@ -23,7 +23,6 @@ from reporting import machine, seconds, spread
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, ops
 from skdiscovery.datasets import fetch_imdb
-from skdiscovery.inference.encoding import BATCH_BYTES
 from skdiscovery.inference.ragged import length_sorted_batches
 
 PRECISIONS = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float32", "bfloat16")}
@@ -124,7 +123,7 @@ class Baseline:
     @torch.no_grad()
     def products(self, lengths: Sequence[int]) -> None:
         """Multiply as reading documents of these lengths does."""
-        for batch in length_sorted_batches(lengths, BATCH_BYTES):
+        for batch in length_sorted_batches(lengths, self.device):
             longest = np.asarray(lengths)[batch]
             state = self.wh.new_zeros(len(batch), self.hidden_size)
             m, z = torch.empty_like(state), self.wh.new_empty(len(batch), 4 * self.hidden_size)

@@ -250,7 +250,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             neurons=self.feature_neurons_[:n_neurons],
             state=self.state,
             layer=self.layer,
-            batch_bytes=(encoding.BATCH_BYTES if self.batch_bytes == "auto" else self.batch_bytes),
+            batch_bytes=None if self.batch_bytes == "auto" else int(self.batch_bytes),
             loss=loss,
             verbose=self.verbose,
         )

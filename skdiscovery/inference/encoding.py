@@ -15,9 +15,6 @@ from skdiscovery.nn import ByteLanguageModel
 
 StateName = Literal["cell", "hidden"]
 
-BATCH_BYTES = 2**18
-"""Bytes of text read side by side: enough documents for efficient products, of like lengths."""
-
 
 def features(
     model: ByteLanguageModel,
@@ -28,7 +25,7 @@ def features(
     neurons: np.ndarray,
     state: StateName = "cell",
     layer: int = -1,
-    batch_bytes: int = BATCH_BYTES,
+    batch_bytes: int | None = None,
     loss: SampledLoss | None = None,
     verbose: int = 0,
 ) -> np.ndarray:
@@ -42,7 +39,7 @@ def features(
     width = len(poolings) * len(columns)
     result: np.ndarray = np.zeros((len(documents), width), dtype=_numpy_dtype(dtype))
     bar = tqdm(total=sum(lengths), unit="B", unit_scale=True, disable=not verbose)
-    for batch in length_sorted_batches(lengths, batch_bytes):
+    for batch in length_sorted_batches(lengths, columns.device, batch_bytes):
         chosen = [documents[i] for i in batch]
         sizes = torch.tensor([len(d) for d in chosen], device=columns.device)
         pooler = None
@@ -73,7 +70,7 @@ def activations(
     """Return the states after each byte: an array (n_bytes, n_neurons) per document."""
     columns = torch.as_tensor(neurons, device=model.embedding.device)
     traces: dict[int, np.ndarray] = {}
-    for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
+    for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
         offsets = _flat_positions(chosen)
         flat = np.empty((int(offsets[-1]), len(columns)), dtype=np.float32)
@@ -92,7 +89,7 @@ def log_likelihoods(
 ) -> np.ndarray:
     """Return the log-likelihood, in nats, of each document's bytes after the first."""
     result = np.zeros(len(documents))
-    for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
+    for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
         offsets = _flat_positions(chosen)
         data = np.frombuffer(b"".join(chosen), dtype=np.uint8)

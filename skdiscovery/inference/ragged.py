@@ -16,8 +16,14 @@ from torch import Tensor
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals
 
-MAX_STATE_BYTES = 2**24
-"""Memory that the states of one layer may take in a chunk: it decides how many steps there are."""
+BATCH_BYTES = {"cpu": 2**18, "cuda": 2**20}
+"""Text read side by side: enough documents for efficient products, of like lengths."""
+
+MAX_STATE_BYTES = {"cpu": 2**24, "cuda": 2**30}
+"""Memory that the states of one layer may take in a chunk: it decides how many steps there are.
+
+A chunk's states go through the caches of a CPU; on a GPU, each chunk takes in the weights anew.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,15 @@ class Chunk:
             start = stop
 
 
-def length_sorted_batches(lengths: Sequence[int], batch_bytes: int) -> Iterator[np.ndarray]:
-    """Yield the indices of all documents, longest first, in batches of about ``batch_bytes``."""
+def length_sorted_batches(
+    lengths: Sequence[int], device: torch.device, batch_bytes: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the indices of all documents, longest first, in batches of about ``batch_bytes``.
+
+    None is what suits the device.
+    """
+    if batch_bytes is None:
+        batch_bytes = BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"])
     order = np.argsort(lengths, kind="stable")[::-1]
     batch_of = (np.cumsum(np.asarray(lengths)[order]) - 1) // batch_bytes
     edges = np.flatnonzero(np.diff(batch_of)) + 1
@@ -68,13 +81,16 @@ def read(
     documents: Sequence[bytes],
     dtype: torch.dtype,
     *,
-    max_state_bytes: int = MAX_STATE_BYTES,
+    max_state_bytes: int | None = None,
 ) -> Iterator[Chunk]:
     """Read documents, sorted by falling length, from the zero state; yield what the model sees."""
     lengths = np.array([len(document) for document in documents], dtype=np.int64)
     data = np.frombuffer(b"".join(documents), dtype=np.uint8)
     offsets = np.cumsum(lengths) - lengths
     n_steps = int(lengths.max(initial=0))
+    device = model.embedding.device
+    if max_state_bytes is None:
+        max_state_bytes = MAX_STATE_BYTES.get(device.type, MAX_STATE_BYTES["cpu"])
     states = model.zero_state(len(documents), dtype)
     row_bytes = model.architecture.hidden_size * states[0][1].element_size()
     model.eval()
@@ -86,7 +102,7 @@ def read(
         n_running, batch_sizes = int(running[0]), running.tolist()
         mask = np.arange(n_running) < running[:, None]
         positions = (offsets[:n_running] + np.arange(start, stop)[:, None])[mask]
-        symbols = torch.from_numpy(data[positions]).to(model.embedding.device, torch.int64)
+        symbols = torch.from_numpy(data[positions]).to(device, torch.int64)
         states = [(h[:n_running], c[:n_running]) for h, c in states]
         with flush_denormals():
             top, traces = model.forward_packed(symbols, batch_sizes, states)

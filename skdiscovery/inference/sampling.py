@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdiscovery.inference.encoding import BATCH_BYTES, StateName
+from skdiscovery.inference.encoding import StateName
 from skdiscovery.inference.ragged import length_sorted_batches, read
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.nn.cells import RecurrentLayer
+
+_BYTES_PER_LOOK = 16
+"""How often to look if all texts have ended: it waits for the GPU."""
 
 
 class Trace(NamedTuple):
@@ -55,19 +58,34 @@ def sample(
     states, before = _read([prompt[:-1] for prompt in prompts], model, dtype, layer, columns)
     states = [(h[prompt_of], c[prompt_of]) for h, c in states]
     last = torch.tensor([[prompts[i][-1] for i in prompt_of]], dtype=torch.int64, device=device)
+    # On the CPU, so that a seed gives the same text on every device; all at once, so that a GPU
+    # need not be waited for at every byte.
+    uniforms = torch.rand((n_bytes, len(prompt_of)), generator=generator, dtype=torch.float64)
+    uniforms = uniforms.to(device)
     written = torch.zeros((n_bytes, len(prompt_of)), dtype=torch.uint8, device=device)
-    after = np.zeros((2, n_bytes + 1, len(prompt_of), len(columns)), dtype=np.float32)
+    values_after = torch.zeros((2, n_bytes + 1, len(prompt_of), len(columns)), device=device)
     going_on = torch.ones(len(prompt_of), dtype=torch.bool, device=device)
+    is_finite = torch.ones((), dtype=torch.bool, device=device)
     for position in range(n_bytes + 1):  # one more than is written: the last byte is read, too
         top, states = held.step(last, states)
         if len(columns):
-            after[:, position] = _values(states[layer], columns)
-        if position == n_bytes or (end is not None and not going_on.any()):
+            values_after[:, position] = _values(states[layer], columns)
+        if position == n_bytes:
             break
-        last = _draw(model.head(top[0]), temperature, top_k, generator)[None]
+        if end is not None and position % _BYTES_PER_LOOK == 0 and not going_on.any():
+            break
+        logits = model.head(top[0])
+        is_finite &= torch.isfinite(logits).all()
+        last = _draw(logits, temperature, top_k, uniforms[position])[None]
         written[position] = last[0]
         if end is not None:
             going_on &= last[0] != end
+    if not is_finite:
+        raise ValueError(
+            "The model no longer gives finite numbers: a neuron is held too far from 0. Where none "
+            "is held, a hidden state lies between -1 and 1."
+        )
+    after = values_after.cpu().numpy()
     traces: list[Trace] = []
     for i, column in zip(prompt_of, written.T.cpu().numpy(), strict=True):
         text = bytes(column) if end is None else bytes(column).partition(bytes([end]))[0]
@@ -94,11 +112,12 @@ def _read(
     lengths = np.array(sizes, dtype=np.int64)
     offsets = np.cumsum(lengths) - lengths
     values = np.empty((2, sum(sizes), len(columns)), dtype=np.float32)
-    for batch in length_sorted_batches(sizes, BATCH_BYTES):
+    for batch in length_sorted_batches(sizes, model.embedding.device):
         for chunk in read(model, [documents[i] for i in batch], dtype):
             ranks, steps = (places.cpu().numpy() for places in chunk.places())
             document = batch[ranks]
-            values[:, offsets[document] + steps] = _values(chunk.traces[layer], columns)
+            rows_of_both = _values(chunk.traces[layer], columns)
+            values[:, offsets[document] + steps] = rows_of_both.cpu().numpy()
             ended = np.flatnonzero(steps == lengths[document] - 1)
             for state, trace in zip(states, chunk.traces, strict=True):
                 for tensor, rows in zip(state, trace, strict=True):
@@ -106,9 +125,9 @@ def _read(
     return states, [values[:, a : a + n] for a, n in zip(offsets, sizes, strict=True)]
 
 
-def _values(state: State, columns: Tensor) -> np.ndarray:
-    """Return hidden and cell state of some neurons, of shape (2, n, n_neurons)."""
-    return np.stack([tensor[:, columns].float().cpu().numpy() for tensor in state])
+def _values(state: State, columns: Tensor) -> Tensor:
+    """Return hidden and cell state of some neurons, float32, of shape (2, n, n_neurons)."""
+    return torch.stack([tensor[:, columns].float() for tensor in state])
 
 
 class _HeldNeurons:
@@ -143,21 +162,17 @@ class _HeldNeurons:
         return top, [(h[-1], c[-1]) for h, c in traces]
 
 
-def _draw(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
-) -> Tensor:
-    """Draw a byte per row of ``logits`` (n_samples, 256); at temperature 0 the likeliest."""
-    if not torch.isfinite(logits).all():
-        raise ValueError(
-            "The model no longer gives finite numbers: a neuron is held too far from 0. Where none "
-            "is held, a hidden state lies between -1 and 1."
-        )
+def _draw(logits: Tensor, temperature: float, top_k: int | None, uniforms: Tensor) -> Tensor:
+    """Draw a byte per row of ``logits`` (n, 256); at temperature 0 the likeliest.
+
+    ``uniforms`` (n,), float64, are where in [0, 1) the byte lies if all stand side by side, each as
+    wide as it is likely.
+    """
     if temperature == 0:
         return logits.argmax(dim=1)
     if top_k is not None:
         kth = logits.topk(top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     below_best = logits - logits.max(dim=1, keepdim=True).values  # so that no quotient overflows
-    probabilities = torch.softmax(below_best.double() / temperature, dim=1)
-    # Drawn on the CPU, so that a seed gives the same text on every device.
-    return torch.multinomial(probabilities.cpu(), 1, generator=generator)[:, 0].to(logits.device)
+    edges = torch.softmax(below_best.double() / temperature, dim=1).cumsum(dim=1)
+    return (edges <= uniforms[:, None] * edges[:, -1:]).sum(dim=1)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdiscovery.inference import encoding
+from skdiscovery.inference import encoding, ragged
 from skdiscovery.inference.pooling import POOLINGS
 
 SETTINGS = settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -64,7 +64,7 @@ def test_activations_are_traces_by_byte(
 ):
     documents = make_documents(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "BATCH_BYTES", batch_bytes)
+        patch.setitem(ragged.BATCH_BYTES, "cpu", batch_bytes)
         traces = encoding.activations(
             model, documents, torch.float64, neurons=neurons, state=state, layer=layer
         )
@@ -86,7 +86,7 @@ def test_log_likelihoods_are_sums_over_bytes_after_the_first(
         log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         expected.append(sum(log_probabilities[t, byte] for t, byte in enumerate(document[1:])))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "BATCH_BYTES", batch_bytes)
+        patch.setitem(ragged.BATCH_BYTES, "cpu", batch_bytes)
         result = encoding.log_likelihoods(model, documents, torch.float64)
     assert result.shape == (len(documents),)
     np.testing.assert_allclose(result, expected, rtol=1e-12)

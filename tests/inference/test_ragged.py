@@ -65,7 +65,7 @@ def test_blocks_are_the_rows_by_step_and_document(model, make_documents, lengths
 @SETTINGS
 @given(lengths=st.lists(st.integers(0, 100), max_size=30), batch_bytes=st.integers(1, 300))
 def test_batches_hold_every_document_once_longest_first(lengths, batch_bytes):
-    batches = list(length_sorted_batches(lengths, batch_bytes))
+    batches = list(length_sorted_batches(lengths, torch.device("cpu"), batch_bytes))
     order = np.concatenate([[], *batches]).astype(int)
     assert sorted(order) == list(range(len(lengths)))
     in_order = [lengths[i] for i in order]

@@ -162,13 +162,14 @@ def test_a_text_ends_before_the_byte_that_ends_it(model):
     assert len({len(short.text_bytes) for short in cut}) > 2
 
 
-def test_writing_stops_when_all_texts_have_ended(model, reference, monkeypatch):
+def test_writing_stops_soon_after_all_texts_have_ended(model, reference, monkeypatch):
     end = greedy(reference, PROMPT, 3)[-1]
     steps = []
     head = model.head.forward
     monkeypatch.setattr(model.head, "forward", lambda rows: steps.append(1) or head(rows))
     text = write(model, n_bytes=1000, end=end)[0]
-    assert len(steps) == len(text) - len(PROMPT) + 1 <= 3
+    assert len(text) - len(PROMPT) + 1 <= 3
+    assert len(steps) <= 16
 
 
 def test_a_prompt_longer_than_a_chunk(model, reference, monkeypatch):
