@@ -236,18 +236,16 @@ class _Buffers:
             )
 
     def _capture(self, direction: Direction, n_lanes: int) -> torch.cuda.CUDAGraph:
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(current)
+        # A run for real, which gives cuBLAS its handle and its kernels.
+        self._enqueue(direction, n_lanes, STEPS_PER_GRAPH)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(side):
-            # Once for real, so that cuBLAS has its handle, its workspace and its kernels.
-            self._enqueue(direction, n_lanes, STEPS_PER_GRAPH)
+        # On a stream that cuBLAS has not seen, so that its workspace there is the graph's own.
+        with torch.cuda.stream(torch.cuda.Stream()):
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._enqueue(direction, n_lanes, STEPS_PER_GRAPH)
             finally:
                 graph.capture_end()
-        current.wait_stream(side)
         return graph
 
 
