@@ -552,3 +552,14 @@ def test_round_trips_give_the_same_vectors(lm, tmp_path):
 def test_the_frozen_models_parameters_cannot_be_set(lm):
     with pytest.raises(ValueError, match="frozen"):
         MLSTMFeaturizer(lm).set_params(language_model__hidden_size=3)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 5e-2)])
+def test_a_gpu_gives_the_vectors_of_a_cpu(lm, deep_lm, precision, tolerance):
+    for model in (lm, deep_lm):
+        on_cpu = fit(model, pooling=POOLINGS, precision="float64").transform(DOCUMENTS)
+        on_gpu = MLSTMFeaturizer(model, pooling=POOLINGS, precision=precision, device="cuda").fit()
+        vectors = on_gpu.transform(DOCUMENTS)
+        assert_same_vectors(vectors, on_cpu, tolerance)
+        assert_same_vectors(on_gpu.transform(DOCUMENTS[::-1])[::-1], vectors, tolerance)

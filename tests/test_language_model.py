@@ -2,6 +2,8 @@ import copy
 import math
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import joblib
@@ -900,3 +902,47 @@ def test_a_function_as_preprocessor_is_not_saved(lm, tmp_path):
 def test_an_unknown_model_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'no-such-model': .* models that ship .* \["):
         ByteMLSTMLanguageModel.from_pretrained("no-such-model")
+
+
+LOADS_WITHOUT_A_GPU = """
+import sys, joblib, numpy as np, torch
+assert not torch.cuda.is_available()
+model, texts, scores = joblib.load(sys.argv[1])
+np.testing.assert_allclose(model.set_params(device="auto").score_samples(texts), scores, rtol=5e-2)
+"""
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_what_a_gpu_has_trained_a_cpu_can_read(precision, tmp_path):
+    on_gpu = small(device="cuda", precision=precision).fit(TEXTS)
+    assert on_gpu.score(TEXTS) > small(max_steps=1, device="cpu").fit(TEXTS).score(TEXTS) + 1
+    path = tmp_path / "model.joblib"
+    joblib.dump((on_gpu, UNSEEN[:1], on_gpu.score_samples(UNSEEN[:1])), path)
+    no_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", LOADS_WITHOUT_A_GPU, str(path)]
+    subprocess.run(command, check=True, env=no_gpu)
+
+
+@pytest.mark.cuda
+def test_a_gpu_trains_and_writes_as_a_cpu_does_in_float32():
+    trained = {
+        device: small(device=device, precision="float32", max_steps=4).fit(TEXTS)
+        for device in ("cuda", "cpu")
+    }
+    for name, array in trained["cpu"].weights_.items():
+        np.testing.assert_allclose(trained["cuda"].weights_[name], array, rtol=1e-3, atol=1e-4)
+    model = trained["cuda"]
+    options = {"n_bytes": 40, "n_samples": 3, "random_state": 0}
+    texts = [model.set_params(device=device).generate("I", **options) for device in ("cuda", "cpu")]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.cuda
+def test_a_run_on_a_gpu_is_resumed(tmp_path):
+    options = {"device": "cuda", "checkpoint_every": 3, "checkpoint_dir": tmp_path, "max_steps": 6}
+    whole = small(**options).fit(TEXTS)
+    (tmp_path / "step-000000000006.safetensors").unlink()
+    resumed = small(**options, resume=True).fit(TEXTS)
+    for name, array in whole.weights_.items():
+        np.testing.assert_allclose(resumed.weights_[name], array, rtol=1e-2, atol=1e-3)
