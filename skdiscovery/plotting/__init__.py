@@ -3,6 +3,7 @@
 from skdiscovery.plotting.heatmap import plot_heatmap
 from skdiscovery.plotting.heatmap_display import HeatmapDisplay
 from skdiscovery.plotting.learning_curve import LearningCurveDisplay
+from skdiscovery.plotting.neuron_browser import neuron_browser_html
 from skdiscovery.plotting.neuron_histogram import NeuronHistogramDisplay
 from skdiscovery.plotting.neuron_weights import NeuronWeightsDisplay
 
@@ -11,5 +12,6 @@ __all__ = [
     "LearningCurveDisplay",
     "NeuronHistogramDisplay",
     "NeuronWeightsDisplay",
+    "neuron_browser_html",
     "plot_heatmap",
 ]

@@ -75,6 +75,21 @@ def test_a_notebook_shows_the_body_of_the_page():
     assert "<title>Heat map</title>" in HeatmapDisplay(b"", []).to_html()
 
 
+def test_the_page_in_a_browser(open_page):
+    attack = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+    display = HeatmapDisplay(attack.encode(), np.linspace(-1, 1, len(attack)), description=attack)
+    page = open_page(display.to_html())
+    assert page.title == attack[:60]
+    assert page.execute_script("return window.hacked") is None
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    cells = page.find_elements("css selector", "figure span")
+    assert len(cells) == len(attack)
+    assert cells[0].get_attribute("title") == "-1.000"
+    assert cells[0].value_of_css_property("background-color") == "rgba(165, 0, 38, 1)"
+    caption = page.execute_script("return document.querySelector('figcaption').textContent")
+    assert caption == f"{attack}, fixed colour scale -1 to 1"
+
+
 @pytest.mark.parametrize(
     ("scale", "ends", "words"),
     [
