@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
 
 from skdiscovery.plotting.cells import Cell, text_cells, text_rows
 from skdiscovery.plotting.colours import Scale, scale_ends
@@ -166,8 +171,11 @@ rows_per_page
 
     @classmethod
     @validate_params(
-        {"text_bytes": [bytes, "array-like"], "values": ["array-like"], "description": [str]}
-        | _LAYOUT_CONSTRAINTS,
+        {
+            "text_bytes": [bytes, "array-like"],
+            "values": ["array-like"],
+            "description": [str],
+        },
         prefer_skip_nested_validation=False,
     )
     def from_activations(
@@ -220,7 +228,6 @@ rows_per_page
         >>> texts, traces = lm.generate("It was", overwrite={415: 1.0}, trace_neurons=[415])
         >>> display = HeatmapDisplay.from_activations(traces[0].text_bytes, traces[0].cell)
         """
-        _check_scale(vmin, vmax)
         return cls(
             text_bytes,
             values,
@@ -375,7 +382,10 @@ rows_per_page
         )
 
     def _texts(self) -> list[list[Cell]]:
-        """Return the cells of each text."""
+        """Check the parameters, and return the cells of each text."""
+        layout = {name: getattr(self, name) for name in _LAYOUT_CONSTRAINTS}
+        validate_parameter_constraints(_LAYOUT_CONSTRAINTS, layout, type(self).__name__)
+        _check_scale(self.vmin, self.vmax)
         if isinstance(self.text_bytes, bytes):
             return [text_cells(self.text_bytes, self.values)]
         if len(self.text_bytes) != len(self.values):

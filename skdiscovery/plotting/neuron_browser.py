@@ -9,20 +9,14 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import check_is_fitted
 
 from skdiscovery.plotting.cells import Cell, character_ends
 from skdiscovery.plotting.colours import CLASS_COLOURS, cell_colours, ink_colours
 from skdiscovery.plotting.html import hex_colours
-from skdiscovery.plotting.neuron_values import (
-    best_of_search,
-    is_featurizer,
-    layer_name,
-    texts_before_step,
-)
+from skdiscovery.plotting.neuron_features import featurizer_and_classifier
+from skdiscovery.plotting.neuron_values import layer_name
 
 # A value takes one character of the page: of printable ASCII, what JSON writes as it is.
 LEVELS = "".join(map(chr, sorted(set(range(ord("#"), ord("~") + 1)) - set(b"<\\"))))
@@ -93,7 +87,7 @@ def neuron_browser_html(
         )
     labels = np.full(len(texts), "text") if y is None else np.asarray(y)
     check_consistent_length(texts, labels)
-    texts, featurizer, classifier = _featurizer_and_classifier(estimator, texts)
+    texts, featurizer, classifier = featurizer_and_classifier(estimator, texts)
     features = featurizer.transform(texts)
     classes, codes = np.unique(labels, return_inverse=True)
     scores = features.std(axis=0) if y is None else class_correlations(features, codes)
@@ -141,25 +135,6 @@ def class_correlations(features: np.ndarray, codes: np.ndarray) -> np.ndarray:
     between = (sizes[:, None] * means**2).sum(axis=0)
     ratio = np.sqrt(between / np.where(total > 0, total, 1))
     return np.sign(means[1]) * ratio if len(sizes) == 2 else ratio
-
-
-def _featurizer_and_classifier(estimator: Any, texts: list) -> tuple[list, Any, Any]:
-    """Return the texts as the featurizer receives them, it, and the classifier on its columns."""
-    model = best_of_search(estimator)
-    steps = list(dict(model.steps).values()) if isinstance(model, Pipeline) else [model]
-    positions = [position for position, step in enumerate(steps) if is_featurizer(step)]
-    if not positions:
-        raise TypeError(
-            "estimator must be a fitted featurizer, a fitted Pipeline with one, or a fitted search "
-            f"over one of these. Got {estimator!r} instead."
-        )
-    position = positions[0]
-    check_is_fitted(steps[position], "language_model_")
-    if position:
-        texts = texts_before_step(model, position, texts)
-    # After a step in between, neither columns nor thresholds would be those of the neurons.
-    is_next = position == len(steps) - 2 and hasattr(steps[-1], "neuron_indices_")
-    return texts, steps[position], steps[-1] if is_next else None
 
 
 def _ranked_columns(neurons: np.ndarray, classifier: Any, scores: np.ndarray) -> np.ndarray:

@@ -192,6 +192,26 @@ def test_errors_come_before_any_figure(parameters, error, message):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize(
+    "method", [HeatmapDisplay.plot, HeatmapDisplay.save, HeatmapDisplay.to_html]
+)
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"width": 0}, r"'width' parameter of HeatmapDisplay .* range \[1, 1000\]. Got 0"),
+        ({"rows_per_page": 1001}, r"'rows_per_page' .* range \[1, 1000\]. Got 1001"),
+        ({"scale": "log"}, "'scale' parameter"),
+        ({"vmin": 2}, "vmin must be below vmax"),
+    ],
+)
+def test_a_display_made_by_hand_is_checked_too(tmp_path, monkeypatch, method, parameters, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        method(HeatmapDisplay(TEXT, VALUES, **parameters))
+    assert list(tmp_path.iterdir()) == []
+    assert plt.get_fignums() == []
+
+
 def test_matplotlib_is_imported_only_when_plotting():
     program = "import sys, skdiscovery.plotting; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
