@@ -23,7 +23,7 @@ from skdiscovery import (
     SentimentNeuronClassifier,
 )
 from skdiscovery.datasets import load_reviews
-from skdiscovery.plotting.file_names import safe_stem
+from skdiscovery.plotting.saving import safe_stem
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
 The flags of sentiment-discovery's visualize.py, and what they are here:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skdiscovery.plotting.neuron_features import featurizer_and_classifier
@@ -60,7 +61,7 @@ def extreme_texts(
     >>> list(table["tail"]), table.loc[table.index[0], "text"] in X
     (['high', 'low'], True)
     """
-    documents = list(X)
+    documents = list(column_or_1d(X, dtype=object))
     texts, featurizer, classifier = featurizer_and_classifier(estimator, documents)
     column = _column(featurizer, classifier, neuron)
     values = featurizer.transform(texts)[:, column] if documents else np.empty(0)

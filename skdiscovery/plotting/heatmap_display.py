@@ -19,9 +19,9 @@ from sklearn.utils._param_validation import (
 from skdiscovery.plotting.cells import Cell, text_cells, text_rows
 from skdiscovery.plotting.colours import Scale, scale_ends
 from skdiscovery.plotting.drawing import draw_heatmap
-from skdiscovery.plotting.file_names import page_paths, safe_stem
 from skdiscovery.plotting.html import heatmap_html, html_page
 from skdiscovery.plotting.neuron_values import neuron_values
+from skdiscovery.plotting.saving import safe_stem, save_pages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -306,25 +306,13 @@ rows_per_page
             path.write_text(self.to_html(), encoding="utf-8")
             return [path]
 
-        from matplotlib.backends.backend_pdf import PdfPages
-        from matplotlib.figure import Figure
-
         texts = self._texts()
-        n_pages = self._count_pages(self._rows(texts))
 
-        def figure_of(page: int) -> Any:
-            ax, _ = self._draw(texts, page, make_figure=Figure)
+        def draw(page: int, make_figure: Callable[..., Figure]) -> Any:
+            ax, _ = self._draw(texts, page, make_figure=make_figure)
             return ax.figure
 
-        if path.suffix.lower() == ".pdf":
-            with PdfPages(path) as pdf:
-                for page in range(1, n_pages + 1):
-                    figure_of(page).savefig(pdf, format="pdf", dpi=dpi)
-            return [path]
-        paths = page_paths(path, n_pages)
-        for page, of_page in enumerate(paths, start=1):
-            figure_of(page).savefig(of_page, dpi=dpi)
-        return paths
+        return save_pages(path, self._count_pages(self._rows(texts)), draw, dpi)
 
     def to_html(self) -> str:
         """Write the same grid as a page of HTML, on one page whatever its length.

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skdiscovery.plotting.cells import Cell, character_ends
@@ -80,17 +80,18 @@ def neuron_browser_html(
     >>> len(page) < 50_000
     True
     """
-    texts = list(X)
+    texts = list(column_or_1d(X, dtype=object))
     if not texts:
         raise ValueError(
             "X must have a text at least, for there to be something to show. Got none."
         )
-    labels = np.full(len(texts), "text") if y is None else np.asarray(y)
+    labels = np.full(len(texts), "text") if y is None else column_or_1d(y)
     check_consistent_length(texts, labels)
     texts, featurizer, classifier = featurizer_and_classifier(estimator, texts)
     features = featurizer.transform(texts)
     classes, codes = np.unique(labels, return_inverse=True)
     scores = features.std(axis=0) if y is None else class_correlations(features, codes)
+    kind = "standard deviation" if y is None else "correlation"
     columns = _ranked_columns(featurizer.feature_neurons_, classifier, np.abs(scores))[:n_neurons]
     shown, ranges, traces = _shown_values(featurizer, texts, columns, max_characters)
     names = featurizer.get_feature_names_out()
@@ -98,7 +99,7 @@ def neuron_browser_html(
         {
             "summary": _summary(featurizer, len(texts), len(columns)),
             "pooling": " and ".join(featurizer.pooling_),
-            "score": "standard deviation" if y is None else "correlation",
+            "score": f"{kind} ratio" if len(classes) > 2 else kind,
             "classes": [str(label) for label in classes],
             "class_colours": CLASS_COLOURS,
             "levels": LEVELS,

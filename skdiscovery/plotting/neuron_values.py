@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 _EXPECTED = (
     "a fitted language model, a fitted featurizer, a fitted Pipeline that starts with a featurizer "
@@ -40,7 +40,7 @@ def neuron_values(
 ) -> NeuronValues:
     """Run the language model inside ``estimator`` over ``text``; see `plot_heatmap`."""
     is_single = isinstance(text, str | bytes)
-    texts = [text] if is_single else list(text)
+    texts = [text] if is_single else list(column_or_1d(text, dtype=object))
     sign = -1 if negate else 1
     model = best_of_search(estimator)
     if isinstance(model, Pipeline):

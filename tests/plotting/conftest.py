@@ -87,7 +87,7 @@ def no_figures():
 
 CHROMIUM_OPTIONS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync
+--disable-component-update --disable-sync --disable-dev-shm-usage
 """
 
 

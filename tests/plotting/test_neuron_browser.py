@@ -2,6 +2,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -123,6 +124,21 @@ def test_the_classifiers_neuron_comes_first_with_its_threshold(pipeline):
         assert first["threshold"] == pytest.approx(classifier.threshold_)
         assert {neuron["threshold"] for neuron in others} == {None}
         assert len(others) == 11
+
+
+def test_more_than_two_classes(featurizer):
+    data = data_of(neuron_browser_html(featurizer, TEXTS, [3, 1, 2, 1, 2, 3]))
+    assert data["score"] == "correlation ratio"
+    assert data["classes"] == ["1", "2", "3"]
+    assert [text["label"] for text in data["texts"]] == [2, 0, 1, 0, 1, 2]
+
+
+def test_texts_as_a_column(featurizer):
+    pages = [
+        neuron_browser_html(featurizer, X, LABELS)
+        for X in (TEXTS, pd.Series(TEXTS), pd.DataFrame({"text": TEXTS}), np.array(TEXTS, object))
+    ]
+    assert len(set(pages)) == 1
 
 
 def test_a_step_before_the_featurizer_changes_the_texts(featurizer):
