@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A page of that many cells is as large as matplotlib can draw.
+# A page with more soon is larger than matplotlib can draw.
 _N_CELLS = Interval(Integral, 1, 1000, closed="both")
 
 _LAYOUT_CONSTRAINTS = {
@@ -278,7 +278,7 @@ rows_per_page
         path : path-like, default="."
             The file, of any format that matplotlib writes, or ``.html``. A PDF and a page of HTML
             hold all; with several pages, other formats get a file for each: ``name-1.png`` and so
-            on. Of a folder that is there, a PNG file in it that is named after how the text begins.
+            on. A folder that is there gets a PNG file, with a name made from how the text begins.
             A file of the same name is replaced.
         dpi : float, default=150
             Dots per inch.

@@ -25,7 +25,7 @@ def steps_and_classifier(estimator: Any) -> tuple[Pipeline | None, Any]:
 def featurizer_and_classifier(estimator: Any, texts: list) -> tuple[list, Any, Any]:
     """Return the texts as the featurizer receives them, it, and the classifier on its columns."""
     model = best_of_search(estimator)
-    steps = list(dict(model.steps).values()) if isinstance(model, Pipeline) else [model]
+    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     positions = [position for position, step in enumerate(steps) if is_featurizer(step)]
     if not positions:
         raise TypeError(
