@@ -1,7 +1,7 @@
 """Whether holding the sentiment neuron changes the sentiment of what the model writes.
 
     OMP_NUM_THREADS=1 SKDISCOVERY_DATA=path/to/data python benchmarks/steering.py
-    python benchmarks/steering.py --language-model mine.safetensors --values 1 2 --json out.json
+    python benchmarks/steering.py --language-model mine.safetensors --json out.json
 
 The neuron is the one whose pooled state correlates best with the labels of SST-2's training set.
 With nothing held, and with it held at each value in the direction of positive and of negative
@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from reporting import machine
@@ -28,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
 from skdiscovery.datasets import fetch_imdb, fetch_sst2
 
 PROMPTS = (
@@ -56,6 +57,10 @@ def main() -> None:
     train, valid = (fetch_sst2(subset=subset) for subset in ("train", "validation"))
     features = featurizer.transform(train.data)
     neuron, sign = sentiment_neuron(features, train.target, featurizer.feature_neurons_)
+    lm = featurizer.language_model_
+    cells = np.concatenate(lm.activations(valid.data, neurons=[neuron]))
+    low, high = np.percentile(cells, [1, 99])
+    print(f"98% of its cell states lie between {low:.2f} and {high:.2f}")
     judges = {
         "its own classifier": own_classifier(featurizer, features, train, valid),
         "tf-idf": word_counter(),
@@ -63,48 +68,55 @@ def main() -> None:
     for name, judge in judges.items():
         accuracy = np.mean(judge(valid.data) == valid.target)
         print(f"{name}: accuracy {accuracy:.3f} on SST-2's validation set")
-    lm = featurizer.language_model_
-    cells = np.concatenate(lm.activations(valid.data, neurons=[neuron]))
-    low, high = np.percentile(cells, [1, 99])
-    print(f"cell state of neuron {neuron}: 98% of its values between {low:.2f} and {high:.2f}\n")
 
-    records: list[dict] = []
-
-    def held(state: str, value: float) -> dict[str, int]:
-        """Write with the neuron held, and count what each judge calls positive."""
-        overwrite = {neuron: sign * value} if value else None
-        texts = lm.generate(
-            PROMPTS,
-            n_bytes=options.n_bytes,
-            n_samples=options.n_samples // len(PROMPTS),
-            temperature=options.temperature,
-            overwrite=overwrite,
-            overwrite_state=state,
-            random_state=options.seed,
-        )
-        n_each = len(texts) // len(PROMPTS)
-        continuations = [text[len(PROMPTS[i // n_each]) :] for i, text in enumerate(texts)]
-        counts = {name: int(judge(continuations).sum()) for name, judge in judges.items()}
-        example = " ".join(texts[n_each].split())
-        label = f"{state} state held at {value:+g}" if value else "nothing held"
-        records.append({"held": label, "positive": counts, "example": example})
-        shares = "; ".join(f"{name}: {share(n, len(texts))}" for name, n in counts.items())
-        print(f"{label}: {shares}")
-        return counts
-
-    held("hidden", 0)
-    for state in ("hidden", "cell"):
-        for value in options.values:
-            if state == "cell" or value <= 1:  # which no hidden state exceeds
-                differences(held(state, value), held(state, -value), options.n_samples)
+    records = [steer(lm, judges, "nothing held", options)]
+    for state, values in (("hidden", options.hidden_values), ("cell", options.cell_values)):
+        for value in values:
+            pair = [
+                steer(
+                    lm,
+                    judges,
+                    f"{state} state held at {towards:+g}",
+                    options,
+                    overwrite={neuron: sign * towards},
+                    overwrite_state=state,
+                )
+                for towards in (value, -value)
+            ]
+            print_differences(*pair, options.n_samples)
+            records += pair
     print()
     for record in records:
-        print(f"{record['held']}: {record['example']}")
+        print(f"{record['name']}: {record['example']}")
     print(f"{time.perf_counter() - start:.0f} seconds")
     if options.json:
         content = {"machine": machine(), "neuron": neuron, "sign": sign, "records": records}
         content["options"] = {name: str(value) for name, value in vars(options).items()}
         options.json.write_text(json.dumps(content, indent=1))
+
+
+def steer(
+    lm: ByteMLSTMLanguageModel,
+    judges: dict[str, Judge],
+    name: str,
+    options: argparse.Namespace,
+    **held: Any,
+) -> dict[str, Any]:
+    """Write texts with a neuron held, print how many each judge calls positive, and return it."""
+    n_each = options.n_samples // len(PROMPTS)
+    texts = lm.generate(
+        PROMPTS,
+        n_bytes=options.n_bytes,
+        n_samples=n_each,
+        temperature=options.temperature,
+        random_state=options.seed,
+        **held,
+    )
+    continuations = [text[len(PROMPTS[i // n_each]) :] for i, text in enumerate(texts)]
+    positive = {name: int(judge(continuations).sum()) for name, judge in judges.items()}
+    shares = "; ".join(f"{judge}: {share(n, len(texts))}" for judge, n in positive.items())
+    print(f"{name}: {shares}")
+    return {"name": name, "positive": positive, "example": " ".join(texts[n_each].split())}
 
 
 def sentiment_neuron(features: np.ndarray, y: np.ndarray, neurons: np.ndarray) -> tuple[int, int]:
@@ -145,12 +157,13 @@ def share(n_positive: int, n_texts: int) -> str:
     return f"{100 * n_positive / n_texts:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def differences(up: dict[str, int], down: dict[str, int], n_texts: int) -> None:
+def print_differences(up: dict, down: dict, n_texts: int) -> None:
     """Print by how much the share changes from one direction to the other."""
-    for name in up:
-        table = [[up[name], n_texts - up[name]], [down[name], n_texts - down[name]]]
-        points = 100 * (up[name] - down[name]) / n_texts
-        print(f"    {name}: {points:+.1f} points, p = {fisher_exact(table).pvalue:.2g}")
+    for judge, n_up in up["positive"].items():
+        n_down = down["positive"][judge]
+        table = [[n_up, n_texts - n_up], [n_down, n_texts - n_down]]
+        points = 100 * (n_up - n_down) / n_texts
+        print(f"    {judge}: {points:+.1f} points, p = {fisher_exact(table).pvalue:.2g}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -160,7 +173,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--language-model", default="default", help="name of a shipped model, or a file")
-    add("--values", type=float, nargs="+", default=[1.0, 3.0], help="to hold the neuron at")
+    add("--hidden-values", type=float, nargs="+", default=[1.0, 2.0], help="to hold it at")
+    add("--cell-values", type=float, nargs="+", default=[1.0, 3.0], help="likewise")
     add(
         "--n-samples",
         type=int,

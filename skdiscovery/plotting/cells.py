@@ -64,10 +64,18 @@ def text_cells(text_bytes: bytes, values: ArrayLike) -> list[Cell]:
         raise ValueError(
             f"Expected one value per byte: got {len(per_byte)} values for {len(text_bytes)} bytes."
         )
+    characters, last_bytes = character_ends(text_bytes)
+    return [Cell(*pair) for pair in zip(characters, per_byte[last_bytes].tolist(), strict=True)]
+
+
+def character_ends(text_bytes: bytes) -> tuple[str, np.ndarray]:
+    """Return the characters, invalid bytes as in `Cell`, and the position of each one's last byte.
+
+    The positions are of shape (n_characters,), dtype int.
+    """
     characters = text_bytes.decode("utf-8", "surrogateescape")
     n_bytes = [len(character.encode("utf-8", "surrogateescape")) for character in characters]
-    last_byte = np.cumsum(n_bytes, dtype=int) - 1
-    return [Cell(*pair) for pair in zip(characters, per_byte[last_byte].tolist(), strict=True)]
+    return characters, np.cumsum(n_bytes, dtype=int) - 1
 
 
 def text_rows(texts: Iterable[Sequence[Cell]], width: int) -> list[Sequence[Cell]]:

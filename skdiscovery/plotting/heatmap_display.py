@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
 
 from skdiscovery.plotting.cells import Cell, text_cells, text_rows
 from skdiscovery.plotting.colours import Scale, scale_ends
 from skdiscovery.plotting.drawing import draw_heatmap
-from skdiscovery.plotting.file_names import page_paths, safe_stem
 from skdiscovery.plotting.html import heatmap_html, html_page
 from skdiscovery.plotting.neuron_values import neuron_values
+from skdiscovery.plotting.saving import safe_stem, save_pages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A page of that many cells is as large as matplotlib can draw.
+# A page with more soon is larger than matplotlib can draw.
 _N_CELLS = Interval(Integral, 1, 1000, closed="both")
 
 _LAYOUT_CONSTRAINTS = {
@@ -166,8 +171,11 @@ rows_per_page
 
     @classmethod
     @validate_params(
-        {"text_bytes": [bytes, "array-like"], "values": ["array-like"], "description": [str]}
-        | _LAYOUT_CONSTRAINTS,
+        {
+            "text_bytes": [bytes, "array-like"],
+            "values": ["array-like"],
+            "description": [str],
+        },
         prefer_skip_nested_validation=False,
     )
     def from_activations(
@@ -220,7 +228,6 @@ rows_per_page
         >>> texts, traces = lm.generate("It was", overwrite={415: 1.0}, trace_neurons=[415])
         >>> display = HeatmapDisplay.from_activations(traces[0].text_bytes, traces[0].cell)
         """
-        _check_scale(vmin, vmax)
         return cls(
             text_bytes,
             values,
@@ -271,7 +278,7 @@ rows_per_page
         path : path-like, default="."
             The file, of any format that matplotlib writes, or ``.html``. A PDF and a page of HTML
             hold all; with several pages, other formats get a file for each: ``name-1.png`` and so
-            on. Of a folder that is there, a PNG file in it that is named after how the text begins.
+            on. A folder that is there gets a PNG file, with a name made from how the text begins.
             A file of the same name is replaced.
         dpi : float, default=150
             Dots per inch.
@@ -299,25 +306,13 @@ rows_per_page
             path.write_text(self.to_html(), encoding="utf-8")
             return [path]
 
-        from matplotlib.backends.backend_pdf import PdfPages
-        from matplotlib.figure import Figure
-
         texts = self._texts()
-        n_pages = self._count_pages(self._rows(texts))
 
-        def figure_of(page: int) -> Any:
-            ax, _ = self._draw(texts, page, make_figure=Figure)
+        def draw(page: int, make_figure: Callable[..., Figure]) -> Any:
+            ax, _ = self._draw(texts, page, make_figure=make_figure)
             return ax.figure
 
-        if path.suffix.lower() == ".pdf":
-            with PdfPages(path) as pdf:
-                for page in range(1, n_pages + 1):
-                    figure_of(page).savefig(pdf, format="pdf", dpi=dpi)
-            return [path]
-        paths = page_paths(path, n_pages)
-        for page, of_page in enumerate(paths, start=1):
-            figure_of(page).savefig(of_page, dpi=dpi)
-        return paths
+        return save_pages(path, self._count_pages(self._rows(texts)), draw, dpi)
 
     def to_html(self) -> str:
         """Write the same grid as a page of HTML, on one page whatever its length.
@@ -375,7 +370,10 @@ rows_per_page
         )
 
     def _texts(self) -> list[list[Cell]]:
-        """Return the cells of each text."""
+        """Check the parameters, and return the cells of each text."""
+        layout = {name: getattr(self, name) for name in _LAYOUT_CONSTRAINTS}
+        validate_parameter_constraints(_LAYOUT_CONSTRAINTS, layout, type(self).__name__)
+        _check_scale(self.vmin, self.vmax)
         if isinstance(self.text_bytes, bytes):
             return [text_cells(self.text_bytes, self.values)]
         if len(self.text_bytes) != len(self.values):

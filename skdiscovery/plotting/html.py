@@ -9,10 +9,10 @@ from skdiscovery.plotting.cells import Cell
 from skdiscovery.plotting.colours import cell_colours, ink_colours
 
 # A grid of fixed tracks keeps its shape whatever glyphs the reader's fonts have, and reads from
-# left to right, as the model does, whatever the script.
+# left to right, as the model does, whatever the script. A narrow screen has room for fewer tracks.
 _GRID_STYLE = (
-    "display:grid;grid-template-columns:repeat({width},1.1em);grid-auto-rows:1.7em;direction:ltr;"
-    "min-height:1.7em;margin-bottom:1em;"
+    "display:grid;grid-template-columns:repeat(auto-fill,1.1em);max-width:{max_width:.1f}em;"
+    "grid-auto-rows:1.7em;min-height:1.7em;margin-bottom:1em;direction:ltr;"
     "font-family:monospace;line-height:1.7em;text-align:center;white-space:pre"
 )
 _BAR_STYLE = "display:inline-block;width:12em;height:0.8em;margin:0 0.5em;background:{gradient}"
@@ -44,14 +44,12 @@ def heatmap_html(
     caption: str,
     colorbar: bool = False,
 ) -> str:
-    """Write each text as a grid of coloured spans, with the caption below them all."""
-    grids = "".join(
-        f'<div style="{_GRID_STYLE.format(width=width)}">{_spans(cells, vmin, vmax)}</div>'
-        for cells in texts
-    )
+    """Write each text as a grid of ``width`` coloured spans, with the caption below them all."""
+    style = _GRID_STYLE.format(max_width=1.1 * width + 0.1)
+    grids = "".join(f'<div style="{style}">{_spans(cells, vmin, vmax)}</div>' for cells in texts)
     bar = f"<br>{_colour_bar(vmin, vmax)}" if colorbar else ""
     return (
-        f'<figure style="margin:0.5em;overflow-x:auto">{grids}'
+        f'<figure style="margin:0.5em">{grids}'
         f'<figcaption style="font-size:smaller">{escape(caption)}{bar}</figcaption>'
         "</figure>"
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 _EXPECTED = (
     "a fitted language model, a fitted featurizer, a fitted Pipeline that starts with a featurizer "
@@ -40,13 +40,13 @@ def neuron_values(
 ) -> NeuronValues:
     """Run the language model inside ``estimator`` over ``text``; see `plot_heatmap`."""
     is_single = isinstance(text, str | bytes)
-    texts = [text] if is_single else list(text)
+    texts = [text] if is_single else list(column_or_1d(text, dtype=object))
     sign = -1 if negate else 1
     model = best_of_search(estimator)
     if isinstance(model, Pipeline):
         check_is_fitted(model)
         position = _featurizer_position(model)
-        texts = _texts_before_step(model, position, texts)
+        texts = texts_before_step(model, position, texts)
         if neuron is None:
             neuron, learned_sign = _sentiment_neuron(model[position], model[-1])
             sign *= learned_sign
@@ -69,7 +69,7 @@ def neuron_values(
     values = model.activations(texts, neurons=[neuron], state=state, layer=layer)
     values = [sign * of_text[:, 0] for of_text in values]
     flipped = " (sign flipped)" if sign < 0 else ""
-    where = _layer_name(layer, model.config_["n_layers"])
+    where = layer_name(layer, model.config_["n_layers"])
     description = f"neuron {neuron}{flipped}, {state} state of {where}"
     if is_single:
         return NeuronValues(text_bytes[0], values[0], description)
@@ -100,7 +100,7 @@ def _featurizer_position(pipeline: Pipeline) -> int:
     raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")
 
 
-def _texts_before_step(pipeline: Pipeline, position: int, texts: list) -> list:
+def texts_before_step(pipeline: Pipeline, position: int, texts: list) -> list:
     """Return the texts as the step at ``position`` receives them."""
     if position == 0:
         return texts
@@ -124,5 +124,6 @@ def _sentiment_neuron(featurizer: Any, classifier: Any) -> tuple[int, int]:
     return int(neurons[classifier.neuron_indices_[0]]), int(classifier.neuron_sign_)
 
 
-def _layer_name(layer: int, n_layers: int) -> str:
+def layer_name(layer: int, n_layers: int) -> str:
+    """Return what to call the layer."""
     return "the last layer" if layer in (-1, n_layers - 1) else f"layer {layer % n_layers}"

@@ -1,5 +1,6 @@
 """Stand-ins with the attributes of the estimators, and values that tell where they come from."""
 
+import shutil
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -82,3 +83,41 @@ def no_figures():
     plt.close("all")
     yield
     plt.close("all")
+
+
+CHROMIUM_OPTIONS = """
+--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --disable-dev-shm-usage
+"""
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium, if there is one; it is never downloaded."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in CHROMIUM_OPTIONS.split():
+        options.add_argument(option)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Return a function that opens a page from a file; in the end there must be no complaint."""
+
+    def open_page(html):
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        browser.get(path.as_uri())
+        return browser
+
+    yield open_page
+    assert browser.get_log("browser") == []

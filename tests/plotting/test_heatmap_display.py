@@ -60,7 +60,7 @@ def test_html_shows_the_same_cells_and_caption():
     display = HeatmapDisplay(TEXT, VALUES, description="<mood>", width=5)
     page = display.to_html()
     assert page.count("<span") == len(TEXT.decode())
-    assert "repeat(5," in page
+    assert "max-width:5.6em" in page
     assert "&lt;mood&gt;, fixed colour scale -1 to 1" in page
     assert plt.get_fignums() == []
 
@@ -73,6 +73,21 @@ def test_a_notebook_shows_the_body_of_the_page():
     assert fragment in display.to_html()
     assert "<title>So good – café</title>" in display.to_html()
     assert "<title>Heat map</title>" in HeatmapDisplay(b"", []).to_html()
+
+
+def test_the_page_in_a_browser(open_page):
+    attack = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+    display = HeatmapDisplay(attack.encode(), np.linspace(-1, 1, len(attack)), description=attack)
+    page = open_page(display.to_html())
+    assert page.title == attack[:60]
+    assert page.execute_script("return window.hacked") is None
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    cells = page.find_elements("css selector", "figure span")
+    assert len(cells) == len(attack)
+    assert cells[0].get_attribute("title") == "-1.000"
+    assert cells[0].value_of_css_property("background-color") == "rgba(165, 0, 38, 1)"
+    caption = page.execute_script("return document.querySelector('figcaption').textContent")
+    assert caption == f"{attack}, fixed colour scale -1 to 1"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +189,26 @@ def test_a_format_that_is_not_known_is_refused(tmp_path):
 def test_errors_come_before_any_figure(parameters, error, message):
     with pytest.raises(error, match=message):
         HeatmapDisplay.from_activations(**{"text_bytes": TEXT, "values": VALUES} | parameters)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "method", [HeatmapDisplay.plot, HeatmapDisplay.save, HeatmapDisplay.to_html]
+)
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"width": 0}, r"'width' parameter of HeatmapDisplay .* range \[1, 1000\]. Got 0"),
+        ({"rows_per_page": 1001}, r"'rows_per_page' .* range \[1, 1000\]. Got 1001"),
+        ({"scale": "log"}, "'scale' parameter"),
+        ({"vmin": 2}, "vmin must be below vmax"),
+    ],
+)
+def test_a_display_made_by_hand_is_checked_too(tmp_path, monkeypatch, method, parameters, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        method(HeatmapDisplay(TEXT, VALUES, **parameters))
+    assert list(tmp_path.iterdir()) == []
     assert plt.get_fignums() == []
 
 

@@ -1,6 +1,7 @@
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
@@ -56,8 +57,24 @@ def test_a_span_per_character_with_its_colour_and_value():
     assert page.spans[2]["style"] == f"background:{green};color:white"
 
 
-def test_the_grid_has_its_width():
-    assert "repeat(30," in write([Cell("a", 0.0)], width=30)
+@pytest.mark.parametrize("width", [1, 7, 30, 74])
+def test_the_grid_has_its_width_and_less_where_there_is_no_room(open_page, width):
+    page = open_page(html_page("", write([Cell("a", 0.0)] * 300, width=width)))
+
+    def columns_on_a_screen_of(n_pixels):
+        metrics = {"width": n_pixels, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        tracks = page.execute_script(
+            "return getComputedStyle(document.querySelector('figure div')).gridTemplateColumns"
+        )
+        assert page.execute_script("return document.documentElement.scrollWidth") <= n_pixels
+        return len(tracks.split())
+
+    try:
+        assert columns_on_a_screen_of(1600) == width
+        assert min(width, 10) <= columns_on_a_screen_of(320) <= min(width, 29)
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_script_in_the_text_is_only_text():

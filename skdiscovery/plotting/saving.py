@@ -1,7 +1,9 @@
-"""Names of the files that pictures of texts go to."""
+"""Files that pictures of texts go to, and their names."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from unidecode import unidecode
 
@@ -35,3 +37,25 @@ def page_paths(path: Path, n_pages: int) -> list[Path]:
         path.with_name(f"{path.stem}-{page:0{n_digits}}{path.suffix}")
         for page in range(1, n_pages + 1)
     ]
+
+
+def save_pages(
+    path: Path, n_pages: int, draw: Callable[[int, Callable[..., Any]], Any], dpi: float
+) -> list[Path]:
+    """Write pages, one after the other, to a PDF, or to a file each; return the files.
+
+    ``draw`` takes the number of a page, from 1 on, and what makes figures, and returns one.
+    """
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure  # not pyplot's, which would stay open
+
+    pages = range(1, n_pages + 1)
+    if path.suffix.lower() == ".pdf":
+        with PdfPages(path) as pdf:
+            for page in pages:
+                draw(page, Figure).savefig(pdf, format="pdf", dpi=dpi)
+        return [path]
+    paths = page_paths(path, n_pages)
+    for page, of_page in zip(pages, paths, strict=True):
+        draw(page, Figure).savefig(of_page, dpi=dpi)
+    return paths

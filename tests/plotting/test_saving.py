@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdiscovery.plotting.file_names import MAX_LENGTH, page_paths, safe_stem
+from skdiscovery.plotting.saving import MAX_LENGTH, page_paths, safe_stem
 
 
 @given(st.one_of(st.binary(), st.text().map(lambda text: text.encode("utf-8", "replace"))))

@@ -1,0 +1,88 @@
+"""List and draw the texts at both ends of a neuron's distribution.
+
+    python examples/extremes.py
+    python examples/extremes.py --neuron 88 --n-texts 3
+
+reads the 400 reviews that ship, and shows where the neuron is highest and where it is lowest: as a
+list, and in a picture, below the histogram of its values. The default is the neuron that a
+classifier picks on these reviews.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from skdiscovery import (
+    MLSTMFeaturizer,
+    NeuronHistogramDisplay,
+    SentimentNeuronClassifier,
+    plot_heatmap,
+)
+from skdiscovery.datasets import load_reviews
+from skdiscovery.plotting import extreme_texts
+
+WIDTH = 100
+"""Characters per row of the picture."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the list and save the picture."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    texts, is_positive = load_reviews(return_X_y=True)
+    labels = np.where(is_positive, "positive", "negative")
+    try:
+        featurizer = MLSTMFeaturizer(options.language_model, device=options.device)
+        pipeline = make_pipeline(featurizer, SentimentNeuronClassifier()).fit(texts, labels)
+        table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
+    column = picked if options.neuron is None else int(np.argmax(neurons == options.neuron))
+    for tail, rows in table.groupby("tail", sort=False):
+        print(f"neuron {neurons[column]}, {tail} values")
+        for position, row in rows.iterrows():
+            print(f"  {row['value']:+.3f} {labels[position]}: {row['text']}")
+    draw(pipeline, int(column), table, texts, labels).savefig(options.output, dpi=150)
+    print(options.output)
+
+
+def draw(
+    pipeline: Pipeline, column: int, table: pd.DataFrame, texts: list[str], labels: np.ndarray
+) -> Figure:
+    """Draw the histogram, and below it the texts of both ends, coloured by the neuron."""
+    figure = Figure(figsize=(12, 4 + 0.6 * len(table)), layout="constrained")
+    tails = list(table.groupby("tail", sort=False))
+    heights = [4, *(0.6 * len(rows) for _, rows in tails)]
+    histogram, *heatmaps = figure.subplots(1 + len(tails), 1, height_ratios=heights)
+    NeuronHistogramDisplay.from_estimator(pipeline, texts, labels, neuron=column, ax=histogram)
+    neuron = int(pipeline[0].feature_neurons_[column])
+    for ax, (tail, rows) in zip(heatmaps, tails, strict=True):
+        plot_heatmap(
+            pipeline, rows["text"].tolist(), neuron=neuron, width=WIDTH, scale="symmetric", ax=ax
+        )
+        ax.set_title(f"{tail} values", loc="left", fontsize="medium")
+    return figure
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--neuron", type=int, help="default: the one that a classifier picks")
+    add("--n-texts", type=int, default=5, help="how many at each end (%(default)s)")
+    add("--language-model", default="default", help="name of a shipped model, or a file")
+    add("--output", type=Path, default=Path("extremes.png"), help="the picture (%(default)s)")
+    add("--device", default="auto", help="a torch device")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from skdiscovery import ByteMLSTMLanguageModel
+
+FLAGS = """
+-config -rank -distributed -world_size -verbose -seed -experiment_dir -experiment_name -load_model
+-should_test -model_dir -rnn_type -fuse_lstm -layers -rnn_size -embed_size -weight_norm -lstm_only
+-dropout -cuda -fp16 -num_gpus -benchmark -train -valid -test -seq_length -batch_size
+-eval_seq_length -eval_batch_size -data_size -data_set_type -loose_json -transpose -preprocess
+-shuffle -delim -binarize_sent -split -lazy -text_key -label_key -eval_text_key -eval_label_key
+-drop_unlabeled -no_wrap -persist_state -cache -num_shards -val_shards -test_shards
+-text -generate -temperature -neuron -overwrite -negate -layer
+"""
+
+
+@pytest.fixture(scope="module")
+def script(load_script):
+    return load_script("visualize")
+
+
+@pytest.fixture
+def run(script, tiny_model, tmp_path, capsys, monkeypatch):
+    """Run the script; return its displays, the lines it printed, and the folder of the pictures."""
+    displays = []
+    save = script.HeatmapDisplay.save
+
+    def keep(self, path):
+        displays.append(self)
+        return save(self, path, dpi=40)
+
+    monkeypatch.setattr(script.HeatmapDisplay, "save", keep)
+
+    def run(*options):
+        always = [f"--language-model={tiny_model}", f"--experiment-dir={tmp_path}", "--device=cpu"]
+        script.main([*always, *options])
+        return displays[-1], capsys.readouterr().out.splitlines(), tmp_path / "mlstm" / "heatmaps"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_model):
+    return ByteMLSTMLanguageModel.from_pretrained(tiny_model, device="cpu")
+
+
+def test_a_text_is_drawn_to_a_file(run, lm):
+    display, printed, folder = run("--text=Why not?", "--neuron=5")
+    assert printed == [str(folder / "heatmap_Why-not_neuron-5.png")]
+    assert [path.name for path in folder.iterdir()] == ["heatmap_Why-not_neuron-5.png"]
+    assert plt.imread(printed[0]).shape[1] > 400
+    assert display.text_bytes == [b"\n Why not? "]
+    np.testing.assert_array_equal(display.values[0], lm.activations(["Why not?"], neurons=[5])[0])
+    assert display.description == "neuron 5, cell state of layer 1"
+
+
+def test_layer_state_negate_and_looks(run, lm):
+    display, *_ = run(
+        "--neuron=5", "--layer=0", "--state=hidden", "--negate",
+        "--scale=data", "--colorbar", "--width=9",
+    )  # fmt: skip
+    (expected,) = lm.activations(["The meaning of life is "], neurons=[5], state="hidden", layer=0)
+    np.testing.assert_array_equal(display.values[0], -expected)
+    assert display.description == "neuron 5 (sign flipped), hidden state of layer 0"
+    assert (display.scale, display.colorbar, display.width) == ("data", True, 9)
+
+
+def test_without_a_neuron_a_classifier_picks_one(run, lm):
+    display, printed, folder = run("--text=x")
+    neuron, sign = re.match(r"neuron (\d+), sign ([+-]1) ", printed[0]).groups()
+    (expected,) = lm.activations(["x"], neurons=[int(neuron)])
+    np.testing.assert_array_equal(display.values[0], int(sign) * expected)
+    assert (folder / f"heatmap_x_neuron-{neuron}.png").exists()
+
+
+def test_text_is_written_and_drawn(run, lm):
+    display, printed, folder = run("--generate", "--neuron=5", "--n-samples=2", "--seq-length=60")
+    assert len(printed) == 3
+    texts, traces = lm.generate(
+        "The meaning of life is ", n_bytes=60 - 25, n_samples=2, temperature=0.4, random_state=0,
+        trace_neurons=[5],
+    )  # fmt: skip
+    shown = [re.sub(r"[^ -~]", " ", text) for text in texts]
+    assert [re.sub(r"[^ -~]", " ", line) for line in printed[:2]] == shown
+    assert display.text_bytes == [trace.text_bytes for trace in traces]
+    np.testing.assert_array_equal(display.values, [trace.cell for trace in traces])
+    assert printed[2].startswith(str(folder / "heatmap_The-meaning-of-life-is"))
+
+
+@pytest.mark.parametrize("state", ["cell", "hidden"])
+@pytest.mark.parametrize("negate", [False, True])
+def test_a_neuron_is_held_and_negated(run, state, negate):
+    display, printed, _ = run(
+        "--generate", "--neuron=5", "--overwrite=0.75", f"--state={state}",
+        f"--overwrite-state={state}", "--seq-length=30", *["--negate"] * negate,
+    )  # fmt: skip
+    np.testing.assert_array_equal(display.values[0][24:], np.full((5, 1), np.float32(0.75)))
+    assert printed[-1].endswith("_neuron-5_held+0.75.png")
+
+
+def test_zero_is_a_value_to_hold(run):
+    display, *_ = run(
+        "--generate", "--neuron=5", "--overwrite=0", "--state=hidden", "--seq-length=30"
+    )
+    assert not display.values[0][24:].any()
+
+
+def test_temperature_seed_and_top_k(run):
+    def written(*options):
+        display, *_ = run("--generate", "--neuron=5", "--seq-length=60", *options)
+        return display.text_bytes[0]
+
+    assert written("--temperature=3") == written("--temperature=3")
+    assert written("--temperature=3") != written("--temperature=3", "--seed=1")
+    assert written("--temperature=0") == written("--temperature=3", "--top-k=1")
+    ended = written("--temperature=9", "--stop-at-end", "--seed=2")
+    assert written("--temperature=9", "--seed=2").startswith(ended)
+    assert b"\n" not in ended[1:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--neuron=16"], "Neuron 16 is out of range: the model has neurons 0 to 15"),
+        (["--neuron=5", "--layer=2"], "Layer 2 is out of range: the model has 2 layer"),
+        (["--neuron=5", "--width=0"], "'width' parameter"),
+        (["--neuron=5", "--overwrite=1"], "give --generate"),
+        (["--neuron=5", "--generate", "--overwrite=inf"], "finite numbers"),
+        (["--neuron=5", "--generate", "--temperature=nan"], "'temperature' parameter"),
+        (["--neuron=5", "--generate", "--n-samples=0"], "'n_samples' parameter"),
+        (["--neuron=5", "--generate", "--seq-length=25"], "expected more than the 25 bytes"),
+        (["--language-model=nowhere"], "No language model 'nowhere'"),
+        (["--device=nonsense"], "nonsense"),
+    ],
+)
+def test_errors(run, capsys, tmp_path, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        run(*options)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_every_flag_of_the_original_is_explained(script, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    explained = capsys.readouterr().out.partition("The flags of sentiment-discovery")[2]
+    left = [line[:31] for line in explained.splitlines()]
+    assert {flag for line in left for flag in re.findall(r"(?<!-)-\w+", line)} == set(FLAGS.split())
