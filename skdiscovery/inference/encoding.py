@@ -1,6 +1,6 @@
 """What a trained model says of documents: features, traces of neurons, likelihood."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,9 +28,13 @@ def features(
     state: StateName = "cell",
     layer: int = -1,
     batch_bytes: int = BATCH_BYTES,
+    keep: Callable[[np.ndarray, np.ndarray], None] | None = None,
     verbose: int = 0,
 ) -> np.ndarray:
-    """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons)."""
+    """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons).
+
+    ``keep`` is called after each batch with the indices of its documents and their rows.
+    """
     lengths = [len(document) for document in documents]
     columns = torch.as_tensor(neurons, device=model.embedding.device)
     all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
@@ -49,6 +53,8 @@ def features(
             pooler.update(chunk, rows)
         if pooler is not None:  # else: documents without bytes
             result[batch] = pooler.result().cpu().numpy()
+        if keep is not None:
+            keep(batch, result[batch])
         bar.update(int(sizes.sum()))
     bar.close()
     return result

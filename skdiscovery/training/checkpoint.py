@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from skdiscovery.files import whole_file
+from skdiscovery.files import remove_unfinished, whole_file
 
 logger = logging.getLogger("skdiscovery")
 
@@ -64,6 +64,7 @@ class CheckpointFolder:
                 f"checkpoint_dir={os.fspath(folder)!r} cannot be written to: {error}. Name another "
                 "folder."
             ) from error
+        remove_unfinished(self.folder)
         self.run = json.loads(json.dumps(run))
         self.seed = seed
 

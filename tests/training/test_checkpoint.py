@@ -204,7 +204,7 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
             global n_saves
             n_saves -= 1
             if n_saves == 0:
-                path.write_bytes(b"half a checkpoint")
+                path.with_name("of a library").write_bytes(b"half a checkpoint")
                 die()
             save_file(tensors, path, metadata)
 
@@ -223,6 +223,7 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
         killed = subprocess.run(command, check=False, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
+    assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, ctrl_c):
