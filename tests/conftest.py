@@ -1,9 +1,12 @@
 """Shared fixtures, and the rules under which every test runs."""
 
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 # Before torch or numpy load: test processes run side by side, so each keeps to one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -76,6 +79,36 @@ def run_script():
         )
 
     return run
+
+
+@pytest.fixture
+def memory_growth():
+    """Run a function in a fork of this process; return by how many bytes its memory grew."""
+
+    def peak():
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+    def run(function, answer):
+        torch.set_num_threads(1)  # those of the parent are not here
+        signal.alarm(300)
+        before = peak()
+        function()
+        answer.send(peak() - before)
+
+    def measure(function):
+        processes = multiprocessing.get_context("fork")
+        answer, question = processes.Pipe(duplex=False)
+        process = processes.Process(target=run, args=(function, question))
+        process.start()
+        question.close()
+        process.join()
+        assert process.exitcode == 0
+        return answer.recv()
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is measured on Linux only")
+    return measure
 
 
 @pytest.fixture
