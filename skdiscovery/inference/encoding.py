@@ -36,7 +36,7 @@ def features(
     ``keep`` is called after each batch with the indices of its documents and their rows.
     """
     lengths = [len(document) for document in documents]
-    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    columns = torch.tensor(neurons.tolist(), device=model.embedding.device)
     all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
     width = len(poolings) * len(columns)
     result: np.ndarray = np.zeros((len(documents), width), dtype=_numpy_dtype(dtype))
@@ -70,7 +70,7 @@ def activations(
     layer: int = -1,
 ) -> list[np.ndarray]:
     """Return the states after each byte: an array (n_bytes, n_neurons) per document."""
-    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    columns = torch.tensor(neurons.tolist(), device=model.embedding.device)
     traces: dict[int, np.ndarray] = {}
     for batch in length_sorted_batches([len(d) for d in documents], BATCH_BYTES):
         chosen = [documents[i] for i in batch]
