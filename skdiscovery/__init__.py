@@ -2,6 +2,7 @@
 
 from skdiscovery.classifier import SentimentNeuronClassifier
 from skdiscovery.featurizer import MLSTMFeaturizer
+from skdiscovery.inference.streaming import transform_to_npy
 from skdiscovery.language_model import ByteMLSTMLanguageModel
 from skdiscovery.plotting import (
     HeatmapDisplay,
@@ -27,4 +28,5 @@ __all__ = [
     "__version__",
     "plot_heatmap",
     "show_versions",
+    "transform_to_npy",
 ]

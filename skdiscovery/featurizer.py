@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from numbers import Integral
 from pathlib import Path
@@ -70,6 +70,10 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     memory : str, path-like or joblib.Memory, default=None
         A folder that keeps the vector of every text seen, by its bytes, the model's weights and the
         settings above. Unlike ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too.
+        Texts are kept batch by batch, so what is killed goes on from there.
+    memory_bytes : int, default=None
+        Size on disk of what ``memory`` keeps beyond which the oldest vectors make room for new
+        ones. None sets no limit.
     verbose : int, default=0
         Whether to show progress.
 
@@ -112,6 +116,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         "precision": [StrOptions({"auto", "float64", "float32", "bfloat16", "int8"})],
         "backend": [StrOptions(set(BACKENDS))],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory_bytes": [Interval(Integral, 1, None, closed="left"), None],
         "verbose": ["verbose"],
     }
 
@@ -128,6 +133,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         precision: str = "auto",
         backend: str = "auto",
         memory: Any = None,
+        memory_bytes: int | None = None,
         verbose: int = 0,
     ):
         self.language_model = language_model
@@ -140,6 +146,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         self.precision = precision
         self.backend = backend
         self.memory = memory
+        self.memory_bytes = memory_bytes
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -229,7 +236,11 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             raise ValueError(f"Expected each pooling once, got {self.pooling!r}.")
         return poolings
 
-    def _encode(self, documents: list[bytes]) -> np.ndarray:
+    def _encode(
+        self,
+        documents: list[bytes],
+        keep: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    ) -> np.ndarray:
         model = self.language_model_
         module, dtype = load_model(
             model.weights_,
@@ -252,6 +263,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             layer=self.layer,
             batch_bytes=None if self.batch_bytes == "auto" else int(self.batch_bytes),
             loss=loss,
+            keep=keep,
             verbose=self.verbose,
         )
         if loss is not None:
@@ -277,7 +289,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
 
     def _encode_cached(self, documents: list[bytes], folder: Path) -> np.ndarray:
         dtype = np.float64 if self.precision == "float64" else np.float32
-        cache = FeatureCache(folder, self._fingerprint(), dtype)
+        cache = FeatureCache(folder, self._fingerprint(), dtype, self.memory_bytes)
         vectors = np.empty((len(documents), len(self.feature_neurons_)), dtype=dtype)
         found = cache.get(documents)
         for row, vector in found.items():
@@ -285,8 +297,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         missing = [row for row in range(len(documents)) if row not in found]
         if missing:
             new = [documents[row] for row in missing]
-            vectors[missing] = self._encode(new)
-            cache.put(new, vectors[missing])
+            vectors[missing] = self._encode(
+                new, keep=lambda batch, rows: cache.put([new[k] for k in batch], rows)
+            )
         return vectors
 
     def _cache_folder(self) -> Path | None:

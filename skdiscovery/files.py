@@ -2,29 +2,35 @@
 
 import hashlib
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
+from tempfile import TemporaryDirectory
+
+_UNFINISHED = ".part"
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to; rename it to ``path`` once all is written and on disk.
 
-    If the block raises, ``path`` is as before and the temporary file is gone.
+    If the block raises, ``path`` is as before and there is no temporary file. If the process is
+    killed, a hidden folder beside it stays: see :func:`remove_unfinished`.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
+    # In a folder of its own, for what writes the file may do so by way of another.
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED) as folder:
+        temporary = Path(folder, path.name)
+        temporary.touch()
+        # What a new file's permissions are; a process's umask can be asked for only by setting it,
+        # under the eyes of other threads.
+        mode = S_IMODE(temporary.stat().st_mode)
+        yield temporary
+        temporary.chmod(mode)
         _flush_to_disk(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
     _flush_to_disk(path.parent)
 
 
@@ -39,16 +45,15 @@ def size_and_hash(path: str | os.PathLike) -> str:
     return f"{os.path.getsize(path):,} bytes and SHA-256 {sha256_of(path)}"
 
 
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what killed processes were writing to a folder that no other process writes to."""
+    for unfinished in Path(folder).glob(f".*{_UNFINISHED}"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _flush_to_disk(path: str | os.PathLike) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask

@@ -29,6 +29,7 @@ from skdiscovery.training.distribution import Group, complete, join_launched
 from skdiscovery.training.history import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.setup import hold_out, open_checkpoints
 
+_HISTORIES = {"history_", "validation_history_"}
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 
 
@@ -508,10 +509,16 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only a running process has."""
+        """Leave out what only a running process has; hold numbers only, which any version reads."""
         state = dict(super().__getstate__())  # a copy: sklearn hands out our own __dict__
         state.pop("_running_trainer", None)
+        for name in _HISTORIES & state.keys():
+            state[name] = {column: values.to_numpy() for column, values in state[name].items()}
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        histories = {name: pd.DataFrame(state[name]) for name in _HISTORIES & state.keys()}
+        super().__setstate__(state | histories)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,12 @@
 """Shared fixtures, and the rules under which every test runs."""
 
+import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 # Before torch or numpy load: test processes run side by side, so each keeps to one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,10 +14,21 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from skdiscovery.inference import encoding
 
 DATA_VARIABLE = "SKDISCOVERY_DATA"
+
+# Tests that do not say how many cases they try take the profile's: few, and the same each time, or
+# with --hypothesis-profile=long many, and new ones each time.
+settings.register_profile(
+    "ci", max_examples=40, deadline=None, derandomize=True, database=None, print_blob=True
+)
+settings.register_profile(
+    "long", parent=settings.get_profile("ci"), max_examples=20_000, derandomize=False
+)
+settings.load_profile("ci")
 
 
 def pytest_collection_modifyitems(items):
@@ -46,3 +62,95 @@ def encoded(monkeypatch):
 
     monkeypatch.setattr(encoding, "features", count)
     return documents
+
+
+@pytest.fixture
+def run_script():
+    """Run Python code in a new process that finds the package; return it when it has ended."""
+
+    def run(code, *arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def memory_growth():
+    """Run a function in a fork of this process; return by how many bytes its memory grew."""
+
+    def peak():
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+    def run(function, answer):
+        torch.set_num_threads(1)  # those of the parent are not here
+        signal.alarm(300)
+        before = peak()
+        function()
+        answer.send(peak() - before)
+
+    def measure(function):
+        processes = multiprocessing.get_context("fork")
+        answer, question = processes.Pipe(duplex=False)
+        process = processes.Process(target=run, args=(function, question))
+        process.start()
+        question.close()
+        process.join()
+        assert process.exitcode == 0
+        return answer.recv()
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is measured on Linux only")
+    return measure
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of so many bytes; return its folder."""
+    mounted = []
+
+    def mount(n_bytes):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", folder]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("file systems cannot be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def withdraw():
+    """Make a folder one that may be read and not written to, by whoever runs the tests."""
+    is_root = os.geteuid() == 0
+    closed = []
+
+    def lose(folder):
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if is_root:  # who may do anything, so be no one, who may not even pass root's folders
+            for parent in folder.parents:
+                mode = parent.stat().st_mode & 0o777
+                if not mode & 0o001:
+                    closed.append((parent, mode))
+                    parent.chmod(mode | 0o011)
+            os.seteuid(65534)
+
+    yield lose
+    if is_root:
+        os.seteuid(0)
+    for parent, mode in closed:
+        parent.chmod(mode)

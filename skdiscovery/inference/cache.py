@@ -1,18 +1,41 @@
 """Features on disk, per document: one SQLite file that processes share.
 
 SQLite writes atomically and orders concurrent writers, so a killed process leaves no half entry.
+A cache saves time and decides nothing: once it is open, whatever befalls its file or its disk is
+logged, and costs the time to compute anew. No order of entries goes by the clock.
 """
 
+import logging
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 
+logger = logging.getLogger("skdiscovery")
+
+_T = TypeVar("_T")
+
 _BUSY_SECONDS = 60
-_KEYS_PER_QUERY = 500
+_ROWS_AT_ONCE = 500
+_ROWS_EVICTED_AT_ONCE = 32
+_CHECKSUM_BYTES = 4
+# Large pages hold several vectors with little waste, and the file gives back those without any.
+# Entries are numbered in the order in which they come.
+_SETUP = (
+    "PRAGMA page_size = 16384",
+    "PRAGMA auto_vacuum = FULL",
+    "CREATE TABLE IF NOT EXISTS vectors "
+    "(number INTEGER PRIMARY KEY, key BLOB UNIQUE, checked_vector BLOB)",
+)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class FeatureCache:
@@ -26,49 +49,124 @@ class FeatureCache:
         What, besides its bytes, the vector of a document depends on.
     dtype : numpy dtype
         Dtype of the vectors.
+    max_bytes : int, default=None
+        Size of the file beyond which the oldest entries make room for new ones.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made, or the file in it cannot be opened.
     """
 
-    def __init__(self, folder: Path, settings: bytes, dtype: type):
+    def __init__(self, folder: Path, settings: bytes, dtype: type, max_bytes: int | None = None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "features.sqlite"
+        self.path = folder / "vectors.sqlite"
         self.settings = settings
-        self.dtype = dtype
-        with closing(self._connect()) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, vector BLOB) "
-                "WITHOUT ROWID"
-            )
+        self.dtype = np.dtype(dtype)
+        self.max_bytes = max_bytes
+        try:
+            self._transact(lambda connection: None)
+        except sqlite3.DatabaseError as error:
+            if not self._discard_if_damaged(error):
+                raise OSError(
+                    f"The cache of features {os.fspath(self.path)!r} cannot be opened: {error}. "
+                    "Name another folder with memory=."
+                ) from error
 
     def get(self, documents: Sequence[bytes]) -> dict[int, np.ndarray]:
         """Return the vectors that are there, by the position of their document."""
         keys = [self._key(document) for document in documents]
         found: dict[bytes, bytes] = {}
-        with closing(self._connect()) as connection:
-            for some in _batched(keys, _KEYS_PER_QUERY):
-                marks = ",".join("?" * len(some))
-                found |= connection.execute(
-                    f"SELECT key, vector FROM features WHERE key IN ({marks})", some
-                )
-        return {
-            position: np.frombuffer(found[key], dtype=self.dtype)
-            for position, key in enumerate(keys)
-            if key in found
-        }
+        for some in _batched(keys, _ROWS_AT_ONCE):
+            found |= self._attempt(partial(_select, keys=some)) or {}
+        vectors = {}
+        for position, key in enumerate(keys):
+            if key in found and (vector := self._unpack(key, found[key])) is not None:
+                vectors[position] = vector
+        return vectors
 
     def put(self, documents: Sequence[bytes], vectors: np.ndarray) -> None:
         """Keep a vector, a row of ``vectors``, for each document."""
-        rows = ((self._key(d), v.tobytes()) for d, v in zip(documents, vectors, strict=True))
-        with closing(self._connect()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+        rows = (
+            (key := self._key(document), _checksum(key, content := vector.tobytes()) + content)
+            for document, vector in zip(documents, vectors, strict=True)
+        )
+        for some in _batched(rows, _ROWS_AT_ONCE):
+            self._attempt(partial(self._insert, rows=some))
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO vectors (key, checked_vector) VALUES (?, ?)", rows
+        )
+        while self.max_bytes is not None and _n_bytes(connection) > self.max_bytes:
+            evicted = connection.execute(
+                "DELETE FROM vectors WHERE number IN "
+                "(SELECT number FROM vectors ORDER BY number LIMIT ?)",
+                (_ROWS_EVICTED_AT_ONCE,),
+            )
+            if evicted.rowcount == 0:
+                break
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """Do some work on the file; if that fails, say so and return None."""
+        try:
+            return self._transact(work)
+        except sqlite3.DatabaseError as error:
+            if not self._discard_if_damaged(error):
+                logger.warning("the cache of features %s is not used: %s", self.path, error)
+            return None
+
+    def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS)) as connection, connection:
+            if _pragma(connection, "page_count") == 0:
+                for statement in _SETUP:
+                    connection.execute(statement)
+            return work(connection)
+
+    def _discard_if_damaged(self, error: sqlite3.DatabaseError) -> bool:
+        # The low byte is the kind of error, the others say more.
+        if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+            return False
+        logger.warning("the cache of features %s is damaged (%s): a new one", self.path, error)
+        for name in (self.path, self.path.with_name(f"{self.path.name}-journal")):
+            with suppress(OSError):
+                name.unlink()
+        return True
+
+    def _unpack(self, key: bytes, checked_vector: bytes) -> np.ndarray | None:
+        """Return the vector of an entry; None if it is not what was written."""
+        checksum, content = checked_vector[:_CHECKSUM_BYTES], checked_vector[_CHECKSUM_BYTES:]
+        if checksum != _checksum(key, content):
+            logger.warning("an entry of the cache of features %s is damaged", self.path)
+            return None
+        return np.frombuffer(content, dtype=self.dtype)
 
     def _key(self, document: bytes) -> bytes:
         return blake2b(document, key=self.settings, digest_size=20).digest()
 
 
-def _batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    keys = list(keys)
-    for start in range(0, len(keys), size):
-        yield keys[start : start + size]
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    marks = ",".join("?" * len(keys))
+    return dict(
+        connection.execute(f"SELECT key, checked_vector FROM vectors WHERE key IN ({marks})", keys)
+    )
+
+
+def _n_bytes(connection: sqlite3.Connection) -> int:
+    """Return how large the file will be after this transaction."""
+    n_pages = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
+    return n_pages * _pragma(connection, "page_size")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _checksum(key: bytes, content: bytes) -> bytes:
+    return crc32(content, crc32(key)).to_bytes(_CHECKSUM_BYTES, "big")
+
+
+def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some

@@ -1,6 +1,6 @@
 """What a trained model says of documents: features, traces of neurons, likelihood."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,14 +27,16 @@ def features(
     layer: int = -1,
     batch_bytes: int | None = None,
     loss: SampledLoss | None = None,
+    keep: Callable[[np.ndarray, np.ndarray], None] | None = None,
     verbose: int = 0,
 ) -> np.ndarray:
     """Return the pooled states of each document, of shape (n_documents, n_poolings * n_neurons).
 
-    ``loss`` takes in how well the model predicts what it reads.
+    ``loss`` takes in how well the model predicts what it reads. ``keep`` is called after each batch
+    with the indices of its documents and their rows.
     """
     lengths = [len(document) for document in documents]
-    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    columns = torch.tensor(neurons.tolist(), device=model.embedding.device)
     all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
     width = len(poolings) * len(columns)
     result: np.ndarray = np.zeros((len(documents), width), dtype=_numpy_dtype(dtype))
@@ -53,6 +55,8 @@ def features(
                 loss.update(model, chunk, chosen)
         if pooler is not None:  # else: documents without bytes
             result[batch] = pooler.result().cpu().numpy()
+        if keep is not None:
+            keep(batch, result[batch])
         bar.update(int(sizes.sum()))
     bar.close()
     return result
@@ -68,7 +72,7 @@ def activations(
     layer: int = -1,
 ) -> list[np.ndarray]:
     """Return the states after each byte: an array (n_bytes, n_neurons) per document."""
-    columns = torch.as_tensor(neurons, device=model.embedding.device)
+    columns = torch.tensor(neurons.tolist(), device=model.embedding.device)
     traces: dict[int, np.ndarray] = {}
     for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]

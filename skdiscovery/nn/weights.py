@@ -46,10 +46,29 @@ def model_from_weights(
     """Return a model that holds ``weights``, without copying them where they are float32."""
     with torch.device("meta"):
         model = ByteLanguageModel(architecture, dropout)
-    state = {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()}
+    state = {name: _shared_tensor(array) for name, array in weights.items()}
     for k, layer in enumerate(model.recurrent_layers):
         if isinstance(layer, LSTMLayer):
             bias = state[f"layers.{k}.bias"]
             state[f"layers.{k}.recurrent_bias"] = torch.zeros_like(bias)
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _shared_tensor(array: np.ndarray) -> torch.Tensor:
+    """Return a tensor on the memory of ``array``, which may be a file's, mapped for reading.
+
+    Of memory that cannot be written to torch warns, as it has no such tensors; nothing writes to a
+    model's weights but training, which begins with a copy.
+    """
+    array = np.asarray(array)
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writeable(array)))
+
+
+class _Writeable:
+    """Says of an array that it can be written to, and keeps it alive."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}

@@ -5,6 +5,9 @@ Neither can run code, whoever wrote the file. A checksum of both shows later dam
 
 import json
 import os
+import reprlib
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -13,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from skdiscovery.files import size_and_hash, whole_file
+from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import Weights, weight_shapes
+from skdiscovery.text.preprocessing import PREPROCESSORS
 
 FORMAT_VERSION = 1
 _HEADER_KEY = "skdiscovery"
@@ -22,6 +27,7 @@ _CHECKSUM_KEY = "sha256"
 _CONFIG_ENTRIES = {
     *Architecture.__dataclass_fields__, "preprocessor", "n_steps", "n_bytes_seen"
 }  # fmt: skip
+_DTYPES = {"F64", "F32", "F16"}
 
 Config = dict[str, Any]
 
@@ -67,20 +73,23 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             header = metadata.get(_HEADER_KEY)
-            # Others' arrays may be of types that numpy lacks, so not before it is known to be ours.
-            names = file.keys() if header is not None else ()
-            arrays = {name: file.get_tensor(name) for name in names}
+            if header is None:
+                raise ValueError(
+                    f"{os.fspath(path)!r} is a .safetensors file of something else: it has no "
+                    f"{_HEADER_KEY!r} entry in its header. Expected a file written by "
+                    "save_pretrained."
+                )
+            # What the header claims is checked before any array is read.
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            config = _parse_config(path, header, len(slices))
+            _check_arrays(path, slices, config)
+            arrays = {name: file.get_tensor(name) for name in slices}
     except SafetensorError as error:
         raise ValueError(
             f"{os.fspath(path)!r} is not a model of skdiscovery: expected a whole .safetensors "
             f"file written by save_pretrained, but reading it says: {error}. It has "
             f"{size_and_hash(path)}: compare them with those of the file that this is a copy of."
         ) from error
-    if header is None:
-        raise ValueError(
-            f"{os.fspath(path)!r} is a .safetensors file of something else: it has no "
-            f"{_HEADER_KEY!r} entry in its header. Expected a file written by save_pretrained."
-        )
     checksum = metadata.get(_CHECKSUM_KEY)  # early files have none
     if checksum is not None and checksum != _checksum(header, arrays):
         raise ValueError(
@@ -88,8 +97,6 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             f"contents do not match their checksum. It has {size_and_hash(path)}: compare them "
             "with those of the file that this is a copy of."
         )
-    config = _parse_config(path, header)
-    _check_shapes(path, arrays, config)
     return {name: array.astype(np.float32) for name, array in arrays.items()}, config
 
 
@@ -108,12 +115,12 @@ def _checksum(header: str, arrays: Weights) -> str:
     return digest.hexdigest()
 
 
-def _parse_config(path: str | os.PathLike, header: str) -> Config:
+def _parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config:
     try:
         config = json.loads(header)
         version = config["format_version"]
         missing = _CONFIG_ENTRIES - config.keys()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
         ) from error
@@ -127,21 +134,47 @@ def _parse_config(path: str | os.PathLike, header: str) -> Config:
             f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
             f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
         )
-    if not isinstance(config.get("bits_per_byte", 0.0), int | float):
+    wrong = [name for name, allowed in _ENTRY_IS_ALLOWED.items() if not allowed(config.get(name))]
+    # Each layer has arrays of its own: a number that is larger is a lie, and long to check.
+    if wrong or config["n_layers"] > n_arrays:
+        got = {name: config.get(name) for name in wrong or ["n_layers"]}
         raise ValueError(
-            f"{os.fspath(path)!r} has bits_per_byte={config['bits_per_byte']!r} in its header: "
-            "expected a number."
+            f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
+            f"{n_arrays} arrays: got {reprlib.repr(got)}."
         )
     return config
 
 
-def _check_shapes(path: str | os.PathLike, weights: Weights, config: Config) -> None:
+def _is_count(value: Any, minimum: int) -> bool:
+    return type(value) is int and value >= minimum
+
+
+def _is_pooling(value: Any) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return value is None or (isinstance(names, list) and all(name in POOLINGS for name in names))
+
+
+_ENTRY_IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("hidden_size", "embedding_size", "n_layers"), partial(_is_count, minimum=1)),
+    **dict.fromkeys(("n_steps", "n_bytes_seen"), partial(_is_count, minimum=0)),
+    "preprocessor": lambda value: value is None or value in list(PREPROCESSORS),
+    "pooling": _is_pooling,
+    "bits_per_byte": lambda value: value is None or isinstance(value, int | float),
+}
+
+
+def _check_arrays(path: str | os.PathLike, slices: dict[str, Any], config: Config) -> None:
     expected = weight_shapes(architecture_of(config))
-    found = {name: array.shape for name, array in weights.items()}
+    found = {name: tuple(array.get_shape()) for name, array in slices.items()}
     wrong = [
         f"{name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
         for name in sorted(expected.keys() | found.keys())
         if expected.get(name) != found.get(name)
+    ]
+    wrong += [
+        f"{name}: expected a type of {sorted(_DTYPES)}, got {array.get_dtype()}"
+        for name, array in sorted(slices.items())
+        if array.get_dtype() not in _DTYPES
     ]
     if wrong:
         raise ValueError(

@@ -29,12 +29,17 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        If the file is cut short or damaged, or asks for more than tensors and plain values.
+        If the file is cut short or damaged, asks for more than tensors and plain values, or claims
+        to hold more than it can.
     """
+    n_bytes = os.path.getsize(path)
     try:
         # torch does not look at the checksums that its files have.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                # torch compresses nothing: only a bomb unpacks to more than it is.
+                if sum(member.file_size for member in archive.infolist()) > n_bytes:
+                    raise ValueError("its archive claims to hold more than it can")
                 if (member := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {member!r} does not match")
                 if all(name.endswith(".npy") for name in archive.namelist()):
@@ -44,18 +49,25 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, safe_globals([argparse.Namespace]):
             content = torch.load(file, weights_only=True, map_location="cpu")
         checkpoint = isinstance(content, Mapping) and "state_dict" in content
-        return dict(_flatten(content["state_dict"] if checkpoint else content))
+        tensors = dict(_flatten(content["state_dict"] if checkpoint else content, set()))
+        # A tensor may be a view that repeats a few numbers, and one tensor may have two names.
+        if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * n_bytes:
+            raise ValueError("its tensors claim to be larger than the file")
+        return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle may raise anything
         # Not from the error: torch's text goes on to advise how to run the code.
         raise ValueError(f"{os.fspath(path)!r} {_explain(error, path)}") from None
 
 
-def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def _flatten(content: Any, seen: set[int], name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(content, torch.Tensor):
-        yield name, content.detach().float().numpy()
+        yield name, content
     elif isinstance(content, Mapping):
+        if id(content) in seen:  # as in itself: there would be no end
+            raise ValueError(f"the dict {name!r} is in it more than once")
+        seen.add(id(content))
         for key, value in content.items():
-            yield from _flatten(value, f"{name}.{key}" if name else str(key))
+            yield from _flatten(value, seen, f"{name}.{key}" if name else str(key))
 
 
 def _explain(error: Exception, path: str | os.PathLike) -> str:

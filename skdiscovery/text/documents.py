@@ -45,11 +45,12 @@ def encode_documents(X: Any, preprocessor: str | Preprocessor | None = "review")
         document
         if isinstance(document, bytes) and preprocessor is None
         else preprocess(_decode(document, index))
-        for index, document in enumerate(_iterate(X))
+        for index, document in enumerate(iterate_documents(X))
     ]
 
 
-def _iterate(X: Any) -> Iterator[Any]:
+def iterate_documents(X: Any) -> Iterator[Any]:
+    """Return an iterator over what a user gave as documents; raise if it is no collection."""
     if isinstance(X, str | bytes):
         # The words of scikit-learn's CountVectorizer.
         raise ValueError("Iterable over raw text documents expected, string object received.")

@@ -32,6 +32,8 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]++(?:[\x00-@]++[^\x00-\x7f]++)*+")
 # sentiment-discovery's pattern: whatever stands between "<" and the next ">" of the same line.
 _ANYTHING_IN_ANGLE_BRACKETS = re.compile(r"<[^>\n]*+(>?)")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{4301,}+;?")
+_BLANK = re.compile(r"\s")  # whatever str.split takes for one
+_STRETCH = 2**20
 MAX_DEPTH = 20
 
 
@@ -119,7 +121,14 @@ def _frame(text: str) -> bytes:
 
 
 def _collapse_whitespace(text: str) -> str:
-    return " ".join(text.split())
+    """Strip a text and leave single blanks, some words at a time: a million take 60 MB."""
+    collapsed, start = [], 0
+    while start < len(text):
+        blank = _BLANK.search(text, start + _STRETCH)
+        stop = len(text) if blank is None else blank.start()
+        collapsed.append(" ".join(text[start:stop].split()))
+        start = stop
+    return " ".join(filter(None, collapsed))
 
 
 def _utf8(text: str) -> bytes:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from skdiscovery.files import whole_file
+from skdiscovery.files import remove_unfinished, whole_file
 
 logger = logging.getLogger("skdiscovery")
 
@@ -64,6 +64,7 @@ class CheckpointFolder:
                 f"checkpoint_dir={os.fspath(folder)!r} cannot be written to: {error}. Name another "
                 "folder."
             ) from error
+        remove_unfinished(self.folder)
         self.run = json.loads(json.dumps(run))
         self.seed = seed
 
@@ -79,6 +80,7 @@ class CheckpointFolder:
             "values": json.dumps(snapshot.values),
             "sha256": _hash(snapshot),
         }
+        header["sha256_of_header"] = _hash_of_header(header)
         path = self.folder / f"step-{step:012d}.safetensors"
         with whole_file(path) as temporary:
             save_file(snapshot.tensors, temporary, metadata=header)
@@ -94,24 +96,35 @@ class CheckpointFolder:
         Raises
         ------
         ValueError
-            If the checkpoints are of another run.
+            If the checkpoints are of another run, or all of them are damaged.
         """
-        for path in reversed(self.files()):
+        files = self.files()
+        for path in reversed(files):
             try:
                 return self._read(path)
-            except (SafetensorError, _DamagedError) as error:
+            except _DamagedError as error:
                 logger.warning("%s is damaged (%s): trying the one before", path, error)
+        if files:
+            raise ValueError(
+                f"All checkpoints in {os.fspath(self.folder)!r} are damaged: to start the training "
+                f"anew, remove {', '.join(path.name for path in files)}."
+            )
         return None
 
     def _read(self, path: Path) -> Snapshot:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        snapshot = Snapshot(tensors, json.loads(header["values"]))
-        if _hash(snapshot) != header["sha256"]:
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            snapshot = Snapshot(tensors, json.loads(header["values"]))
+            run, seed = json.loads(header["run"]), int(header["seed"])
+            hashes = (header["sha256"], header.get("sha256_of_header", _hash_of_header(header)))
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise _DamagedError(error) from error
+        if hashes != (_hash(snapshot), _hash_of_header(header)):
             raise _DamagedError("its contents do not match its hash")
-        self._check_run(path, json.loads(header["run"]))
-        self.seed = int(header["seed"])
+        self._check_run(path, run)
+        self.seed = seed
         return snapshot
 
     def _check_run(self, path: Path, run: dict[str, Any]) -> None:
@@ -128,7 +141,7 @@ class CheckpointFolder:
 
 
 class _DamagedError(Exception):
-    """A checkpoint that can be read, but is not what was written."""
+    """A checkpoint that is not what was written."""
 
 
 def _hash(snapshot: Snapshot) -> str:
@@ -137,3 +150,7 @@ def _hash(snapshot: Snapshot) -> str:
         digest.update(name.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _hash_of_header(header: dict[str, str]) -> str:
+    return sha256(json.dumps([header["run"], header["seed"]]).encode()).hexdigest()

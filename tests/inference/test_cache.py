@@ -1,3 +1,7 @@
+import logging
+import multiprocessing
+import os
+import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
@@ -87,8 +91,8 @@ def test_a_writer_that_dies_halfway_leaves_no_trace(tmp_path):
     cache.put(documents[:1], vectors[:1])
 
     dying = sqlite3.connect(cache.path)
-    dying.execute("INSERT OR REPLACE INTO features SELECT x'00', vector FROM features")
-    dying.execute("UPDATE features SET vector = x'00'")
+    dying.execute("INSERT INTO vectors SELECT 99, x'00', checked_vector FROM vectors")
+    dying.execute("UPDATE vectors SET checked_vector = x'00'")
     dying.close()
 
     assert_found(cache.get(documents), [0], vectors)
@@ -114,3 +118,170 @@ def test_many_may_open_a_new_cache_at_once(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(open_and_write, [folder] * 8))
         assert_found(make_cache(folder).get(document), [0], vector)
+
+
+def fill(cache, n, per_put=50):
+    """Put ``n`` documents, a few at a time, and return them with their vectors of 4 kB."""
+    documents = make_documents(n)
+    vectors = np.random.default_rng(0).normal(size=(n, 1024)).astype(np.float32)
+    for k in range(0, n, per_put):
+        cache.put(documents[k : k + per_put], vectors[k : k + per_put])
+    return documents, vectors
+
+
+@pytest.mark.parametrize("per_put", [1, 50, 200])
+def test_the_oldest_make_room_for_the_newest(tmp_path, per_put):
+    cache = FeatureCache(tmp_path, b"these", np.float32, max_bytes=400_000)
+    documents, vectors = fill(cache, 130, per_put)
+    assert cache.path.stat().st_size <= 400_000
+    found = cache.get(documents)
+    assert 30 < len(found) < 100
+    assert_found(found, range(130 - len(found), 130), vectors)
+
+
+def test_a_limit_shrinks_what_is_there(tmp_path):
+    documents, vectors = fill(make_cache(tmp_path), 300)
+    limited = FeatureCache(tmp_path, b"these", np.float32, max_bytes=400_000)
+    assert len(limited.get(documents)) == 300
+    limited.put(documents[:1], vectors[:1])
+    assert limited.path.stat().st_size <= 400_000
+    assert 0 in limited.get(documents)
+
+
+def test_a_limit_below_one_vector_keeps_none(tmp_path):
+    cache = FeatureCache(tmp_path, b"these", np.float32, max_bytes=1)
+    documents, _ = fill(cache, 3)
+    assert cache.get(documents) == {}
+
+
+def write_for_ever(folder, max_bytes, seed, says):
+    cache = FeatureCache(folder, b"these", np.float32, max_bytes)
+    random = np.random.default_rng(seed)
+    while True:
+        numbers = random.integers(400, size=20)
+        vectors = np.repeat(numbers[:, None], 1024, axis=1).astype(np.float32)
+        cache.put([b"%d" % number for number in numbers], vectors)
+        says.send_bytes(b"put")
+
+
+def test_writers_that_evict_and_are_killed_leave_whole_entries(tmp_path):
+    """SIGKILL wherever it falls, some times, with two writers each time."""
+    limit = 400_000
+    cache = FeatureCache(tmp_path, b"these", np.float32, max_bytes=limit)
+    documents = [b"%d" % number for number in range(400)]
+    processes = multiprocessing.get_context("fork")
+    for attempt in range(3):
+        heard, says = zip(*(processes.Pipe(duplex=False) for _ in range(2)), strict=True)
+        writers = [
+            processes.Process(target=write_for_ever, args=(tmp_path, limit, 2 * attempt + k, end))
+            for k, end in enumerate(says)
+        ]
+        for writer in writers:
+            writer.start()
+        for end in heard:
+            for _ in range(2 + attempt):
+                assert end.recv_bytes() == b"put"
+        for writer in writers:
+            writer.kill()
+        for writer in writers:
+            writer.join()
+            assert writer.exitcode == -signal.SIGKILL
+        found = cache.get(documents)
+        assert len(found) >= 20
+        for number, vector in found.items():
+            np.testing.assert_array_equal(vector, np.full(1024, number, np.float32))
+        assert cache.path.stat().st_size <= limit
+    (integrity,) = sqlite3.connect(cache.path).execute("PRAGMA integrity_check").fetchone()
+    assert integrity == "ok"
+
+
+def test_a_damaged_entry_is_not_found_and_can_be_replaced(tmp_path, caplog):
+    documents, vectors = make_documents(3), make_vectors(3)
+    cache = make_cache(tmp_path)
+    cache.put(documents, vectors)
+    content = bytearray(cache.path.read_bytes())
+    content[content.index(vectors[1].tobytes()) + 5] ^= 1
+    cache.path.write_bytes(content)
+
+    with caplog.at_level(logging.WARNING, "skdiscovery"):
+        assert_found(cache.get(documents), [0, 2], vectors)
+    assert "is damaged" in caplog.text
+    cache.put(documents[1:2], vectors[1:2])
+    assert_found(cache.get(documents), range(3), vectors)
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "after"])
+@pytest.mark.parametrize("damage", [lambda content: b"no database" * 5000, lambda content: (
+    content[:5000] + bytes(len(content) - 5000))], ids=["other content", "zeros"])  # fmt: skip
+def test_a_damaged_file_is_replaced(tmp_path, caplog, damage, when):
+    cache = make_cache(tmp_path)
+    documents, vectors = fill(cache, 60)
+    cache.path.write_bytes(damage(cache.path.read_bytes()))
+    with caplog.at_level(logging.WARNING, "skdiscovery"):
+        if when == "before it is opened":
+            cache = make_cache(tmp_path)
+        assert cache.get(documents) == {}
+    assert "is damaged" in caplog.text
+    cache.put(documents, vectors)
+    assert_found(cache.get(documents), range(60), vectors)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_short_gives_no_wrong_vector(tmp_path, share):
+    cache = make_cache(tmp_path)
+    documents, vectors = fill(cache, 60)
+    content = cache.path.read_bytes()
+    cache.path.write_bytes(content[: int(share * len(content))])
+    cache = make_cache(tmp_path)
+    for position, vector in cache.get(documents).items():
+        np.testing.assert_array_equal(vector, vectors[position])
+    cache.put(documents, vectors)
+    cache.put(documents, vectors)
+    assert_found(cache.get(documents), range(60), vectors)
+
+
+def test_a_full_disk_costs_what_does_not_fit_and_no_more(small_disk, caplog):
+    cache = make_cache(small_disk(600_000))
+    with caplog.at_level(logging.WARNING, "skdiscovery"):
+        documents, vectors = fill(cache, 300)
+    assert "is not used: database or disk is full" in caplog.text
+    found = cache.get(documents)
+    assert len(found) >= 50
+    assert_found(found, sorted(found), vectors)
+
+
+def test_a_permission_that_is_lost_costs_what_comes_after(tmp_path, withdraw, caplog):
+    cache = make_cache(tmp_path)
+    documents, vectors = fill(cache, 4)
+    withdraw(tmp_path)
+    with caplog.at_level(logging.WARNING, "skdiscovery"):
+        cache.put([b"another"], vectors[:1])
+    assert "readonly database" in caplog.text
+    assert_found(cache.get([*documents, b"another"]), range(4), vectors)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, withdraw):
+    withdraw(tmp_path)
+    with pytest.raises(OSError, match=r"cannot be opened: unable to open .*memory="):
+        make_cache(tmp_path)
+
+
+def test_another_that_never_ends_its_writing_costs_time_and_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("skdiscovery.inference.cache._BUSY_SECONDS", 0.05)
+    cache = make_cache(tmp_path)
+    documents, vectors = fill(cache, 3)
+    other = sqlite3.connect(cache.path)
+    other.execute("BEGIN EXCLUSIVE")
+    assert cache.get(documents) == {}
+    cache.put(documents, vectors)
+    other.close()
+    assert_found(cache.get(documents), range(3), vectors)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path):
+    cache = FeatureCache(tmp_path, b"these", np.float32, max_bytes=400_000)
+    documents, vectors = fill(cache, 60)
+    os.utime(cache.path, (0, 0))
+    cache.put([b"new"], vectors[:1])
+    assert 0 in cache.get([b"new"])
+    assert sorted(cache.get(documents)) == list(range(60 - len(cache.get(documents)), 60))

@@ -219,6 +219,78 @@ def test_a_header_without_a_whole_configuration_is_refused(path, header):
     assert_refused(path)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"n_layers": 10**12},
+        {"hidden_size": 10**12},
+        {"hidden_size": 4.0},
+        {"embedding_size": True},
+        {"n_layers": 0},
+        {"preprocessor": "eval"},
+        {"preprocessor": ["review"]},
+        {"preprocessor": {}},
+        {"pooling": 5},
+        {"pooling": ["mean", "median"]},
+        {"pooling": [["mean"]]},
+        {"n_steps": "many"},
+        {"n_bytes_seen": -1},
+        {"n_steps": None},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_makes_no_sense_is_refused(path, lie, memory_growth):
+    header = json.dumps({"format_version": 1, **CONFIG, **lie})
+    rewrite(path, metadata={"skdiscovery": header})
+    assert memory_growth(lambda: assert_refused(path)) < 20e6
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"format_version": 1, "hidden_size": ' + "9" * 5000 + "}",
+        json.dumps({"format_version": 1, **CONFIG})[:-1] + ', "hidden_size": 1e999}',
+        json.dumps({"format_version": 1, **CONFIG})[:-1] + ', "hidden_size": NaN}',
+    ],
+    ids=["lists in lists", "objects in objects", "a long number", "infinity", "NaN"],
+)
+def test_json_that_is_a_trap_is_refused(path, header):
+    rewrite(path, metadata={"skdiscovery": header})
+    assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}},
+        {"a": {"dtype": "F32", "shape": [2**63, 4], "data_offsets": [0, 16]}},
+        {"a": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}},
+        {"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}},
+    ],
+    ids=str,
+)
+def test_arrays_that_claim_more_than_the_file_holds_are_refused(path, header, memory_growth):
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    assert memory_growth(lambda: assert_refused(path, "not a model of skdiscovery")) < 20e6
+
+
+@pytest.mark.parametrize("length", [2**20, 2**40, 2**63, 2**64 - 1])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(path, length, memory_growth):
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    assert memory_growth(lambda: assert_refused(path, "not a model of skdiscovery")) < 20e6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64, torch.bool])
+def test_weights_of_other_types_are_refused(path, dtype):
+    arrays = {name: torch.ones(w.shape, dtype=dtype) for name, w in random_weights().items()}
+    metadata = {"skdiscovery": json.dumps({"format_version": 1, **CONFIG})}
+    safetensors.torch.save_file(arrays, path, metadata)
+    assert_refused(path, "embedding: expected a type of .*'F32'")
+
+
 def test_an_unknown_cell_is_refused(path):
     # An LSTM's arrays, so that only the name is wrong.
     header = json.dumps({"format_version": 1, **CONFIG, "cell": "gru"})

@@ -165,3 +165,64 @@ def test_an_archive_of_arrays_is_refused_with_what_to_do(tmp_path):
     np.savez(path, wx=np.zeros(3), wh=np.zeros(3))
     with pytest.raises(ValueError, match=r"it is an \.npz archive: unpack it"):
         read_tensors(path)
+
+
+def as_one_piece(path, replacements):
+    """Change numbers in a pickle of torch's old format."""
+    content = path.read_bytes()
+    for old, new in replacements.items():
+        assert old in content
+        content = content.replace(old, new)
+    path.write_bytes(content)
+
+
+def test_a_file_that_claims_gigabytes_is_refused_before_they_are_taken(tmp_path, memory_growth):
+    path = save({"a": torch.zeros(70_000)}, tmp_path / "model.pt", is_zip=False)
+    as_one_piece(path, {(70_000).to_bytes(4, "little"): (2_000_000_000).to_bytes(4, "little")})
+
+    def refuse():
+        with pytest.raises(ValueError, match=r"model\.pt'"):
+            read_tensors(path)
+
+    assert memory_growth(refuse) < 50e6
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_tensor_that_repeats_a_few_numbers_is_refused(tmp_path, is_zip):
+    tensor = torch.zeros(1).expand(100_000, 100_000)
+    path = save({"a.weight": tensor}, tmp_path / "model.pt", is_zip)
+    with pytest.raises(ValueError, match="claim to be larger than the file"):
+        read_tensors(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    path = save({"a.weight": torch.zeros(1_000_000)}, tmp_path / "model.pt")
+    bomb = tmp_path / "bomb.pt"
+    with (
+        zipfile.ZipFile(path) as plain,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert bomb.stat().st_size < 20_000
+    with pytest.raises(ValueError, match="archive claims to hold more than it can"):
+        read_tensors(bomb)
+
+
+def test_a_dict_of_dicts_without_end_is_refused(tmp_path):
+    level = {"a.weight": torch.zeros(1)}
+    for _ in range(40):  # a billion of billions of names
+        level = {"left": level, "right": level}
+    path = save(level, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="is in it more than once"):
+        read_tensors(path)
+    itself = {}
+    itself["again"] = itself
+    with pytest.raises(ValueError, match="is in it more than once"):
+        read_tensors(save(itself, tmp_path / "model.pt"))
+
+
+def test_two_names_of_one_tensor_are_read(tmp_path):
+    tensor = torch.ones(3)
+    tensors = read_tensors(save({"a": tensor, "b": tensor}, tmp_path / "model.pt"))
+    assert [array.tolist() for array in tensors.values()] == [[1.0] * 3] * 2

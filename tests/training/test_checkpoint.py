@@ -1,5 +1,7 @@
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.training.checkpoint import CheckpointFolder
 from skdiscovery.training.loop import _Run
 
 TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(90)]
@@ -117,6 +120,53 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, m
     assert_same_training(resumed, small().fit(TEXTS))
 
 
+def test_a_damaged_header_is_noticed_wherever_it_is(tmp_path, monkeypatch, caplog):
+    fit_until(30, small(tmp_path), monkeypatch)
+    newest = sorted(tmp_path.glob("step-*"))[-1]
+    whole = newest.read_bytes()
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    places = np.random.default_rng(0).integers(8, header_end, size=60)
+    checkpoints = CheckpointFolder(tmp_path, {}, 0)
+    checkpoints.run = json.loads(json.loads(whole[8:header_end])["__metadata__"]["run"])
+    expected = checkpoints.latest().values
+    n_noticed = 0
+    for place in [*places.tolist(), whole.index(b'"seed":"') + 8]:
+        newest.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with caplog.at_level(logging.WARNING, "skdiscovery"):
+            values = checkpoints.latest().values
+        n_noticed += values != expected
+        assert checkpoints.seed == int(np.random.RandomState(0).randint(2**31))
+    assert n_noticed >= 60
+
+
+def test_checkpoints_that_are_all_damaged_do_not_pass_for_none(tmp_path, monkeypatch):
+    fit_until(30, small(tmp_path), monkeypatch)
+    for path in tmp_path.glob("step-*"):
+        damage(path)
+    with pytest.raises(ValueError, match=r"All checkpoints in .* are damaged: .*remove step-0"):
+        small(tmp_path).fit(TEXTS)
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_saved(small_disk, tmp_path):
+    folder = small_disk(131_072)  # room for two, and no third
+    model = small(folder)
+    with pytest.raises(OSError, match=r"(?i)no space left"):
+        model.fit(TEXTS)
+    assert model.n_steps_ > 0
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors"}
+    shutil.copytree(folder, tmp_path / "larger disk")
+    assert_same_training(small(tmp_path / "larger disk").fit(TEXTS), small().fit(TEXTS))
+
+
+def test_a_clock_that_goes_backwards_does_not_change_which_is_the_latest(tmp_path, monkeypatch):
+    unbroken = small().fit(TEXTS)
+    fit_until(30, small(tmp_path), monkeypatch)
+    for age, path in enumerate(sorted(tmp_path.glob("step-*"))):
+        os.utime(path, (1e9 - 1000 * age, 1e9 - 1000 * age))
+    monkeypatch.setattr("time.time", iter(range(10**9, 0, -1)).__next__)
+    assert_same_training(small(tmp_path).fit(TEXTS), unbroken)
+
+
 def test_an_interrupted_write_leaves_the_checkpoints_before(tmp_path, monkeypatch):
     def write_half(tensors, path, metadata):
         path.write_bytes(b"half")
@@ -204,7 +254,7 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
             global n_saves
             n_saves -= 1
             if n_saves == 0:
-                path.write_bytes(b"half a checkpoint")
+                path.with_name("of a library").write_bytes(b"half a checkpoint")
                 die()
             save_file(tensors, path, metadata)
 
@@ -223,6 +273,7 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
         killed = subprocess.run(command, check=False, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
+    assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, ctrl_c):

@@ -1,0 +1,94 @@
+import os
+import signal
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from skdiscovery.files import remove_unfinished, whole_file
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield 0o027
+    assert os.umask(before) == 0o027
+
+
+def test_a_file_is_written_whole_with_ordinary_permissions(tmp_path, umask):
+    with whole_file(tmp_path / "file") as temporary:
+        assert temporary.parent != tmp_path
+        temporary.unlink()
+        temporary.touch(mode=0o600)  # as libraries do that replace what they are to write
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), SystemExit(143)])
+def test_an_error_leaves_what_was_there(tmp_path, error):
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail():
+        with whole_file(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_threads_that_write_at_once_all_write_whole_files(tmp_path, umask):
+    start = threading.Barrier(8)
+
+    def write(number):
+        start.wait()
+        for _ in range(20):
+            with whole_file(tmp_path / "file") as temporary:
+                temporary.write_bytes(b"%d" % number * 10_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    content = (tmp_path / "file").read_bytes()
+    assert len(set(content)) == 1
+    assert len(content) == 10_000
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+    assert names(tmp_path) == ["file"]
+
+
+WRITE_AND_DIE = """
+import os, sys
+from skdiscovery.files import whole_file
+
+with whole_file(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_leaves_what_was_there_and_nothing_that_lasts(tmp_path, run_script, number):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / ".hidden").touch()
+    killed = run_script(WRITE_AND_DIE, tmp_path / "file", int(number))
+    assert killed.returncode == -number
+    assert (tmp_path / "file").read_bytes() == b"old"
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == [".hidden", "file"]
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk):
+    folder = small_disk(40_960)
+    (folder / "file").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"), whole_file(folder / "file") as temporary:
+        temporary.write_bytes(bytes(100_000))
+    assert (folder / "file").read_bytes() == b"old"
+    assert names(folder) == ["file"]
