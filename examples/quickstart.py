@@ -7,6 +7,7 @@ with the model and the 400 reviews that ship with skdiscovery. Pictures go to ru
 """
 
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -102,7 +103,10 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
         ]
     )
     grid = {"classifier__C": [0.0625, 0.125, 0.25, 0.5, 1.0]}
-    return GridSearchCV(pipeline, grid, cv=3).fit(texts, labels)
+    with warnings.catch_warnings():
+        # The smallest C may leave nothing to decide by, which is what a search is for.
+        warnings.filterwarnings("ignore", message="This classifier is right in")
+        return GridSearchCV(pipeline, grid, cv=3).fit(texts, labels)
 
 
 def describe_neuron(pipeline: Pipeline) -> tuple[int, int]:

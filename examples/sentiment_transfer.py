@@ -25,6 +25,7 @@ import argparse
 import copy
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,15 @@ def search_l1(X: Parts, y: Parts, n_ranked: int, seed: int) -> SentimentNeuronCl
     That regression is its ``all_neurons_``. Its second one, on the ``n_ranked`` neurons in
     ``neuron_indices_``, has the same C and is not used: here the few neurons choose their own.
     """
-    fitted = [
-        SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit(
-            X["train"], y["train"]
-        )
-        for C in L1_GRID
-    ]
+    with warnings.catch_warnings():
+        # The smallest C may leave nothing to decide by, which is what a search is for.
+        warnings.filterwarnings("ignore", message="This classifier is right in")
+        fitted = [
+            SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit(
+                X["train"], y["train"]
+            )
+            for C in L1_GRID
+        ]
     return fitted[best_on_validation([each.all_neurons_ for each in fitted], X, y)]
 
 
@@ -156,14 +160,19 @@ def report_baselines(texts: Parts, y: Parts) -> None:
     """Print what always guessing the majority achieves, and what counting words does."""
     texts = {"valid": texts["train"], **texts}
     report("majority_class", DummyClassifier().fit(texts["train"], y["train"]), texts, y)
+    best, X = fit_tfidf(texts, y)
+    report("tfidf_1_2_grams", best, X, y, C=best.C)
+
+
+def fit_tfidf(texts: Parts, y: Parts) -> tuple[LogisticRegression, Parts]:
+    """Return the regression on weighted counts of words and pairs of words, and the counts."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts["train"])
     X = {part: words.transform(part_texts) for part, part_texts in texts.items()}
     fitted = [
         LogisticRegression(C=float(C), max_iter=1000).fit(X["train"], y["train"])
         for C in TFIDF_GRID
     ]
-    best = fitted[best_on_validation(fitted, X, y)]
-    report("tfidf_1_2_grams", best, X, y, C=best.C)
+    return fitted[best_on_validation(fitted, X, y)], X
 
 
 def report(

@@ -92,9 +92,6 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
     Weights enter the regressions divided by the largest of them, and `C` multiplied by it: the
     same problem, but one that "saga" can solve. `all_neurons_.C` shows the product.
 
-    `fit` warns if the classifier is no more accurate than `majority_score_` on the very data that
-    it was fitted on: then it has learnt nothing.
-
     References
     ----------
     .. [1] A. Radford, R. Jozefowicz and I. Sutskever, "Learning to Generate Reviews and
@@ -169,6 +166,11 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         ValueError
             If `y` is continuous or has one class only, the lengths differ, `X` has fewer
             features than `n_neurons`, a value is missing or infinite, or a weight is negative.
+
+        Warns
+        -----
+        UserWarning
+            If it is no more accurate on the data that it was fitted on than `majority_score_`.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, order="C")
         check_classification_targets(y)
@@ -259,7 +261,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         if accuracy > self.majority_score_ + _ROUNDING:
             return
         reason = (
-            f"the L1 penalty of C={self.C} leaves no neuron; raise C"
+            "the L1 penalty leaves no neuron; raise C"
             if not self.coef_.any()
             else "raise n_neurons or C, or give it features that know more of the labels"
         )

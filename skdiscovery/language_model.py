@@ -383,9 +383,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Parameters
         ----------
         name_or_path : str or path-like
-            Name of a shipped model, as "default", a file of :meth:`save_pretrained`, or a model
-            of OpenAI's, of sentiment-discovery or of pytorch-sentiment-neuron:
-            see :func:`~skdiscovery.pretrained.import_model`.
+            Name of a shipped model, as "default", or of one in the folder of the data: see
+            :func:`~skdiscovery.pretrained.find_model`; a file of :meth:`save_pretrained`; or a
+            model of OpenAI's, of sentiment-discovery or of pytorch-sentiment-neuron: see
+            :func:`~skdiscovery.pretrained.import_model`.
         device : str, default="auto"
             Where the model computes.
 

@@ -1,11 +1,14 @@
-"""Scripts as modules, and a tiny model for them."""
+"""Scripts as modules; a tiny model for them, and one that can tell labelled texts apart."""
 
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.datasets import load_reviews
 
 
 @pytest.fixture(scope="session")
@@ -31,4 +34,39 @@ def tiny_model(tmp_path_factory):
     ).fit(["A film to see.", "Not a film to see."])  # fmt: skip
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     lm.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tables():
+    """240, 80 and 80 of the reviews, in the columns that the scripts expect.
+
+    A tiny model knows nothing of sentiment. What it can tell, roughly, is whether words are long.
+    """
+    frame = load_reviews(as_frame=True).frame.rename(columns={"text": "sentence"})
+    frame = frame.sample(frac=1, random_state=0)
+    word_length = frame["sentence"].str.split().map(lambda words: np.mean([*map(len, words)]))
+    frame["label"] = (word_length > word_length.median()).astype(int)
+    frame["kind"] = pd.qcut(word_length, 3, labels=["long", "medium", "short"][::-1]).astype(str)
+    parts = frame[:240], frame[240:320], frame[320:]
+    return dict(zip(("train", "valid", "test"), parts, strict=True))
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory, tables):
+    """The file of a model with 16 neurons, whose name is "tiny.v1"."""
+    path = tmp_path_factory.mktemp("model") / "tiny.v1.safetensors"
+    model = ByteMLSTMLanguageModel(
+        hidden_size=16,
+        embedding_size=8,
+        batch_size=8,
+        seq_length=32,
+        max_epochs=5,
+        max_steps=100,
+        learning_rate=0.05,
+        device="cpu",
+        random_state=0,
+    ).fit(tables["train"]["sentence"])
+    model.config_["pooling"] = "mean"
+    model.save_pretrained(path)
     return path

@@ -11,8 +11,7 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
-from skdiscovery.datasets import load_reviews
+from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "sentiment_transfer.py"
 GRID = [2.0**k for k in range(-8, 1)]
@@ -29,21 +28,6 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def tables():
-    """240, 80 and 80 of the reviews, in the columns that the script expects.
-
-    A tiny model knows nothing of sentiment. What it can tell, roughly, is whether words are long.
-    """
-    frame = load_reviews(as_frame=True).frame.rename(columns={"text": "sentence"})
-    frame = frame.sample(frac=1, random_state=0)
-    word_length = frame["sentence"].str.split().map(lambda words: np.mean([*map(len, words)]))
-    frame["label"] = (word_length > word_length.median()).astype(int)
-    frame["kind"] = pd.qcut(word_length, 3, labels=["long", "medium", "short"][::-1]).astype(str)
-    parts = frame[:240], frame[240:320], frame[320:]
-    return dict(zip(("train", "valid", "test"), parts, strict=True))
-
-
-@pytest.fixture(scope="module")
 def reviews(tmp_path_factory, tables):
     """The parts as csv files in a folder that is called reviews."""
     folder = tmp_path_factory.mktemp("data") / "reviews"
@@ -51,25 +35,6 @@ def reviews(tmp_path_factory, tables):
     for part, table in tables.items():
         table.to_csv(folder / f"{part}.csv", index=False)
     return folder
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory, tables):
-    path = tmp_path_factory.mktemp("model") / "tiny.v1.safetensors"
-    model = ByteMLSTMLanguageModel(
-        hidden_size=16,
-        embedding_size=8,
-        batch_size=8,
-        seq_length=32,
-        max_epochs=5,
-        max_steps=100,
-        learning_rate=0.05,
-        device="cpu",
-        random_state=0,
-    ).fit(tables["train"]["sentence"])
-    model.config_["pooling"] = "mean"
-    model.save_pretrained(path)
-    return path
 
 
 @pytest.fixture
