@@ -15,6 +15,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis import strategies as st
 
 from skdiscovery.inference import encoding
 
@@ -62,6 +63,27 @@ def encoded(monkeypatch):
 
     monkeypatch.setattr(encoding, "features", count)
     return documents
+
+
+@pytest.fixture(scope="session")
+def damaged():
+    """Return a strategy for what may become of bytes: some changed, cut out, put in, or cut off."""
+
+    def of(content):
+        place = st.integers(0, max(0, len(content) - 1))
+
+        def change(content, changes, stop):
+            content = bytearray(content[:stop])
+            for start, length, new in changes:
+                content[start : start + length] = new
+            return bytes(content)
+
+        changes = st.lists(
+            st.tuples(place, st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=4
+        )
+        return st.builds(change, st.just(content), changes, st.none() | place)
+
+    return of
 
 
 @pytest.fixture

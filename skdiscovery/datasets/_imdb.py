@@ -167,7 +167,7 @@ def _read_archive(archive: Path) -> Iterator[tuple[str, str, int, int]]:
     with tarfile.open(archive, mode="r|gz") as members:
         for member in members:
             name = _MEMBER.fullmatch(member.name)
-            content = members.extractfile(member) if name else None
+            content = members.extractfile(member) if name and member.isfile() else None
             if name and content:
                 split, kind, rating = name.groups()
                 subset = "unsupervised" if kind == "unsup" else split

@@ -189,7 +189,8 @@ class LearningCurveDisplay:
         bits = self.history["bits_per_byte"]
         shown = bits[int(_FALL * len(bits)) :]
         if self.validation_history is not None:
-            shown = pd.concat([shown, self.validation_history["bits_per_byte"]])
+            # As numbers, also where there are none, of which pandas 2 warns.
+            shown = pd.concat([shown, self.validation_history["bits_per_byte"].astype(float)])
         low, high = shown.min(), shown.max()
         margin = 0.05 * (high - low) or 0.1  # a single value has no range
         return low - margin, high + margin

@@ -134,10 +134,14 @@ def _parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config
             f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
             f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
         )
-    wrong = [name for name, allowed in _ENTRY_IS_ALLOWED.items() if not allowed(config.get(name))]
+    wrong = [
+        name
+        for name, is_allowed in _IS_ALLOWED.items()
+        if name in config and not is_allowed(config[name])
+    ]
     # Each layer has arrays of its own: a number that is larger is a lie, and long to check.
     if wrong or config["n_layers"] > n_arrays:
-        got = {name: config.get(name) for name in wrong or ["n_layers"]}
+        got = {name: config[name] for name in wrong or ["n_layers"]}
         raise ValueError(
             f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
             f"{n_arrays} arrays: got {reprlib.repr(got)}."
@@ -151,10 +155,15 @@ def _is_count(value: Any, minimum: int) -> bool:
 
 def _is_pooling(value: Any) -> bool:
     names = [value] if isinstance(value, str) else value
-    return value is None or (isinstance(names, list) and all(name in POOLINGS for name in names))
+    return (
+        isinstance(names, list)
+        and len(names) > 0
+        and all(name in POOLINGS for name in names)
+        and len(set(names)) == len(names)
+    )
 
 
-_ENTRY_IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
+_IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("hidden_size", "embedding_size", "n_layers"), partial(_is_count, minimum=1)),
     **dict.fromkeys(("n_steps", "n_bytes_seen"), partial(_is_count, minimum=0)),
     "preprocessor": lambda value: value is None or value in list(PREPROCESSORS),

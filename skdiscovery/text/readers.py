@@ -213,14 +213,15 @@ class Reader:
             with opener(
                 path, "rt", encoding=encoding, errors=self.decode_error, newline=newline
             ) as file:
-                yield file
-        except UnicodeDecodeError as error:
-            with opener(path, "rb") as file:
-                where = _first_undecodable(file, self.encoding)
-            raise ValueError(
-                f"{path} is not {self.encoding}: {error.reason} at {where}. Give another encoding, "
-                'or decode_error="replace" or "ignore".'
-            ) from error
+                try:
+                    yield file
+                except UnicodeDecodeError as error:
+                    with opener(path, "rb") as binary:  # which may be damaged, too
+                        where = _first_undecodable(binary, self.encoding)
+                    raise ValueError(
+                        f"{path} is not {self.encoding}: {error.reason} at {where}. Give another "
+                        'encoding, or decode_error="replace" or "ignore".'
+                    ) from error
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 error.filename = str(path)  # known when opening fails, not when reading does

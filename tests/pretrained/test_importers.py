@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -6,9 +7,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
+from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.weights import weight_shapes
 from skdiscovery.pretrained import import_model, read_model, write_model
+from skdiscovery.pretrained.format import architecture_of
+from skdiscovery.pretrained.npy_folders import export_openai
 
 CONFIG = {
     "hidden_size": 5, "embedding_size": 3, "n_layers": 1, "cell": "mlstm",
@@ -187,3 +196,84 @@ def test_a_model_may_be_deleted_once_it_is_read(openai_toy):
     before = model.score(["ok"])
     shutil.rmtree(openai_toy)
     assert model.score(["ok"]) == before
+
+
+@pytest.fixture(scope="session")
+def whole_files(tmp_path_factory):
+    """A small model as a file of each kind, by the name of a file."""
+    folder = tmp_path_factory.mktemp("whole")
+    random = np.random.default_rng(0)
+    shapes = weight_shapes(Architecture(2, 1))
+    weights = {name: random.normal(size=shape).astype("f4") for name, shape in shapes.items()}
+    config = {"hidden_size": 2, "embedding_size": 1, "n_layers": 1, "cell": "mlstm"}
+    config |= {"preprocessor": "review", "n_steps": 1, "n_bytes_seen": 1, "pooling": "mean"}
+    write_model(folder / "ours.safetensors", weights, config)
+    export_openai(folder / "openai", weights, config)
+    layer = "rnn.layers.0"
+    state = {"embedder.weight": weights["embedding"], f"{layer}.wh.bias": weights["layers.0.bias"]}
+    for name in ("wx", "wh", "wmx", "wmh"):
+        state[f"{layer}.{name}.weight"] = weights[f"layers.0.{name}"]
+    state |= {"rnn.h2o.weight": weights["head.weight"], "rnn.h2o.bias": weights["head.bias"]}
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    for name, is_zip in (("zip.pt", True), ("pickles.pt", False)):
+        torch.save(tensors, folder / name, _use_new_zipfile_serialization=is_zip)
+    return folder
+
+
+@pytest.mark.fuzz
+@pytest.mark.filterwarnings("ignore")  # of what numpy and torch think of the damage
+@given(st.data())
+def test_any_file_gives_a_model_or_an_error_that_names_it(whole_files, damaged, data):
+    name = data.draw(st.sampled_from(["ours.safetensors", "zip.pt", "pickles.pt", "openai"]))
+    path = target = whole_files / f"damaged-{os.getpid()}-{name}"
+    source = whole_files / name
+    if source.is_dir():
+        shutil.copytree(source, path, dirs_exist_ok=True)
+        array = data.draw(st.sampled_from(sorted(file.name for file in source.iterdir())))
+        source, target = source / array, path / array
+    whole = source.read_bytes()
+    # Headers come first, and it is they that say what to do.
+    head = whole[: data.draw(st.sampled_from([100, 1500, len(whole)]))]
+    content = data.draw(damaged(head)) + whole[len(head) :]
+    target.write_bytes(data.draw(st.just(content) | st.binary(max_size=60)))
+    problem = ""
+    try:
+        model = import_model(path)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        assert os.fspath(path) in problem
+    else:
+        expected = weight_shapes(architecture_of(model.config))
+        assert {name: array.shape for name, array in model.weights.items()} == expected
+        assert all(array.dtype == np.float32 for array in model.weights.values())
+
+
+@pytest.mark.fuzz
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda values: (
+            st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    st.data(),
+)
+def test_any_configuration_gives_a_model_or_an_error(whole_files, value, data):
+    with safe_open(whole_files / "ours.safetensors", framework="numpy") as file:
+        config = json.loads(file.metadata()["skdiscovery"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = data.draw(st.sampled_from(sorted(config)))
+    path = whole_files / f"configured-{os.getpid()}.safetensors"
+    save_file(arrays, path, {"skdiscovery": json.dumps(config | {name: value})})
+    problem = ""
+    try:
+        model = ByteMLSTMLanguageModel.from_pretrained(path)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        assert os.fspath(path) in problem
+    else:
+        vectors = MLSTMFeaturizer(model, device="cpu").fit_transform(["a text"])
+        assert vectors.shape[0] == 1

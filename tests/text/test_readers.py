@@ -254,3 +254,43 @@ def test_any_text_comes_back(tmp_path_factory, texts, name):
     path = tmp_path_factory.mktemp("any") / f"a.{name}"
     path.write_bytes(WRITERS[name]([(text, 1) for text in texts]).encode())
     assert [text for text, _ in read(path)] == texts
+
+
+LINES = ['{"sentence": "a\\u00e9", "label": 1}', '{"sentence": null}', "[1, 2]", '"a"', "", "nan"]
+OPENING = ["[", '{"sentence": "a"}', ",", "]", '{"sentence":', "{", '"', "\\", "\n", "1e999", "-"]
+CELLS = ["sentence", "label", ",", '"', '""', "\t", "\n", "\r\n", "a", "\x00", "é", "\ufeff", "'"]
+
+
+@pytest.mark.fuzz
+@given(st.data())
+def test_any_file_gives_documents_or_an_error_that_names_it(tmp_path_factory, damaged, data):
+    name = data.draw(st.sampled_from([*WRITERS, "txt"]))
+    compression = data.draw(st.sampled_from(list(COMPRESSIONS)))
+    errors = data.draw(st.sampled_from(["raise", "skip"]))
+    decode_error = data.draw(st.sampled_from(["strict", "ignore", "replace"]))
+    label_key = data.draw(st.sampled_from([None, "label"]))
+    whole = WRITERS.get(name, as_lines)(DOCUMENTS).encode()
+    content = data.draw(
+        st.binary(max_size=100)
+        | damaged(whole)
+        | st.lists(st.sampled_from(LINES)).map("\n".join).map(str.encode)
+        | st.lists(st.sampled_from(OPENING)).map("".join).map(str.encode)
+        | st.lists(st.sampled_from(CELLS)).map("".join).map(str.encode)
+    )
+    packed = COMPRESSIONS[compression](content)
+    if compression:
+        packed = data.draw(st.just(packed) | damaged(packed))
+    path = tmp_path_factory.mktemp("fuzz") / f"a.{name}{compression}"
+    path.write_bytes(packed)
+    options = {"label_key": label_key, "errors": errors, "decode_error": decode_error}
+    problem = ""
+    try:
+        documents = read(path, **options)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        assert str(path) in problem
+    else:
+        assert documents
+        assert all(isinstance(text, str) for text, _ in documents)
+    path.unlink()

@@ -1,0 +1,111 @@
+"""Features of many files on many machines, with Dask: a ``.npy`` file for each file of texts.
+
+    python examples/featurize_with_dask.py reviews/*.jsonl.gz --text-key review --folder features
+    python examples/featurize_with_dask.py *.csv --folder features --scheduler tcp://host:8786
+
+Without --scheduler it starts a cluster on this machine, a process per core. Rows are in the order
+of a file's documents. A file of features is there once it is whole, so the same command, run again,
+makes only those that are missing. Workers may come and go: what a dead one was at is done again.
+
+The model reaches each worker once, whatever the number of files: it is what the task ``load``
+returns, and Dask keeps a task's result where it was needed. Texts in a collection of Dask's, as a
+``dask.bag``, are featurised in the same way:
+
+    featurizer = client.submit(load, MLSTMFeaturizer("default"), pure=False)
+    features = bag.map_partitions(lambda texts, featurizer: featurizer.transform(texts), featurizer)
+
+scikit-learn's own parallel loops, as of GridSearchCV(n_jobs=-1), run on a cluster within
+``joblib.parallel_config("dask")``.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from distributed import Client, LocalCluster, as_completed
+
+from skdiscovery import MLSTMFeaturizer, transform_to_npy
+from skdiscovery.files import remove_unfinished
+from skdiscovery.text.readers import Reader
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    options = _parser().parse_args(arguments)
+    pooling = options.pooling if len(options.pooling) > 1 else options.pooling[0]
+    featurizer = MLSTMFeaturizer(options.language_model, pooling=pooling, device=options.device)
+    reader = Reader(text_key=options.text_key)
+    # A thread per worker, for the products of one text's batch already take all that a core has.
+    cluster = options.scheduler or LocalCluster(threads_per_worker=1, n_workers=options.n_workers)
+    with Client(cluster) as client:
+        print(f"{len(options.files)} files; {client}")
+        for target, n_documents in featurize(
+            client, options.files, options.folder, featurizer, reader
+        ):
+            print(f"{target}: {n_documents} documents", flush=True)
+    if not options.scheduler:
+        cluster.close()
+
+
+def featurize(
+    client: Client,
+    files: Iterable[Path],
+    folder: Path,
+    featurizer: MLSTMFeaturizer,
+    reader: Reader,
+) -> Iterator[tuple[Path, int]]:
+    """Write the features of all files; yield each file's, and its number of rows, when done.
+
+    Files of features that are there already are not made again.
+    """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {}
+    for number, file in enumerate(files):
+        target = folder / f"{number:06d}-{Path(file).name.split('.')[0]}.npy"
+        if not target.exists():
+            missing[target] = Path(file).absolute()
+    # Not client.scatter: what is lost with a worker can be loaded again, but not scattered again.
+    loaded = client.submit(load, featurizer, pure=False)
+    written = client.map(
+        write_features, missing.values(), missing, featurizer=loaded, reader=reader, pure=False
+    )
+    for future in as_completed(written):
+        yield future.result()
+    remove_unfinished(folder)  # of workers that died
+
+
+def load(featurizer: MLSTMFeaturizer) -> MLSTMFeaturizer:
+    """Return the featurizer with its model in memory."""
+    return featurizer.fit()
+
+
+def write_features(
+    file: Path, target: Path, featurizer: MLSTMFeaturizer, reader: Reader
+) -> tuple[Path, int]:
+    """Write the features of a file's documents; return where to, and how many they are."""
+    texts = (text for text, _ in reader.read([file]))
+    return target, len(transform_to_npy(featurizer, texts, target))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, help=".csv, .tsv, .json, .jsonl, .txt; .gz, .bz2, .xz"
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="where the features go")
+    parser.add_argument("--text-key", default="sentence", help="column or key of the texts")
+    parser.add_argument("--language-model", default="default", help="a name or a file")
+    parser.add_argument("--pooling", nargs="+", default=["auto"], help="auto, last, mean, max")
+    parser.add_argument("--device", default="auto", help="device of each worker")
+    parser.add_argument(
+        "--scheduler", help="address of a running cluster; else one of this machine"
+    )
+    parser.add_argument("--n-workers", type=int, help="processes on this machine; one per core")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

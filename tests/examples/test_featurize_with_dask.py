@@ -1,0 +1,117 @@
+import gzip
+import importlib.util
+import json
+import os
+import signal
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery.datasets import load_reviews
+from skdiscovery.text.readers import Reader
+
+distributed = pytest.importorskip("distributed")
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "featurize_with_dask.py"
+N_FILES = 10
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("featurize_with_dask", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two worker processes of one thread."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def featurizer():
+    return MLSTMFeaturizer(neurons=[3, 1, 4], device="cpu")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files of reviews, of several formats, and one file of one document."""
+    texts = load_reviews().data[:200]
+    paths = []
+    for number in range(N_FILES):
+        share = texts[number::N_FILES] if number else texts[:1]
+        lines = "".join(json.dumps({"sentence": text}) + "\n" for text in share).encode()
+        path = tmp_path / f"reviews-{number}.jsonl{'.gz' if number % 2 else ''}"
+        path.write_bytes(gzip.compress(lines) if number % 2 else lines)
+        paths.append(path)
+    return paths
+
+
+def assert_features(folder, files, featurizer):
+    targets = sorted(folder.iterdir())
+    assert [target.suffix for target in targets] == [".npy"] * len(files)
+    for file, target in zip(files, targets, strict=True):
+        texts = [text for text, _ in Reader().read([file])]
+        expected = featurizer.fit_transform(texts)
+        np.testing.assert_allclose(np.load(target), expected, rtol=0, atol=1e-6)
+
+
+def test_a_cluster_makes_the_features_of_one_process_and_goes_on_where_it_stopped(
+    script, client, files, featurizer, tmp_path
+):
+    folder = tmp_path / "features"
+    done = dict(script.featurize(client, files[:4], folder, featurizer, Reader()))
+    assert sorted(done.values()) == [1, 20, 20, 20]
+    first = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    done |= dict(script.featurize(client, files, folder, featurizer, Reader()))
+    assert len(done) == N_FILES
+    assert all(path.stat().st_mtime_ns == time for path, time in first.items())
+    assert_features(folder, files, featurizer)
+
+
+def test_a_worker_that_is_killed_half_way_loses_nothing(
+    script, client, files, featurizer, tmp_path
+):
+    folder = tmp_path / "features"
+    running = script.featurize(client, files, folder, featurizer, Reader())
+    done = [next(running)]
+    workers = client.run(os.getpid)
+    os.kill(next(iter(workers.values())), signal.SIGKILL)
+    done += running
+    assert len(dict(done)) == N_FILES
+    assert_features(folder, files, featurizer)
+
+
+def test_the_model_reaches_each_worker_once(script, client, featurizer):
+    def who(_, featurizer):
+        return os.getpid(), id(featurizer.language_model_.weights_["layers.0.wh"])
+
+    client.wait_for_workers(2)
+    loaded = client.submit(script.load, featurizer, pure=False)
+    seen = client.gather(client.map(who, range(40), featurizer=loaded, pure=False))
+    processes = {process for process, _ in seen}
+    assert len(set(seen)) == len(processes) <= 2
+    assert os.getpid() not in processes
+
+
+def test_scikit_learns_loops_run_on_the_cluster(client, featurizer):
+    texts, labels = load_reviews(return_X_y=True)
+    pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
+    alone = cross_val_score(pipeline, texts[:40], labels[:40], cv=2, error_score="raise")
+    client.wait_for_workers(2)
+    with joblib.parallel_config("dask", n_jobs=2):
+        together = cross_val_score(pipeline, texts[:40], labels[:40], cv=2, error_score="raise")
+    np.testing.assert_array_equal(together, alone)
