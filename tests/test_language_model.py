@@ -577,6 +577,7 @@ def test_a_held_neuron_acts_as_in_a_plain_loop(lm, state):
         {"prompt": ["good", None]},
         {"overwrite": {3: math.nan}},
         {"overwrite": {3: -math.inf}},
+        {"overwrite": {3: 1e31}},
         {"overwrite": {3: 1e300}},
         {"overwrite": {3: None}},
         {"overwrite": {3: "much"}},

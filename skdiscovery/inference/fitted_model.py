@@ -21,6 +21,9 @@ from skdiscovery.pretrained.format import Config, architecture_of
 from skdiscovery.text import TextCorpus, encode_documents
 from skdiscovery.text.preprocessing import PREFIX, SUFFIX
 
+MAX_HELD = 1e30
+"""Largest value that a neuron can be held at: products with it are still finite in float32."""
+
 
 class FittedModelMixin:
     """Methods of an estimator that has ``weights_`` and ``config_``."""
@@ -290,9 +293,9 @@ def _checked_overwrite(overwrite: Mapping[int, float], n_neurons: int) -> dict[i
         values = np.array(list(overwrite.values()), dtype=np.float64)
     except (TypeError, ValueError):
         values = np.array(np.nan)
-    if values.ndim != 1 or not (np.abs(values) <= np.finfo(np.float32).max).all():
+    if values.ndim != 1 or not (np.abs(values) <= MAX_HELD).all():
         raise ValueError(
-            "overwrite must map neurons to finite numbers, those they are to be held at. Got "
-            f"{overwrite!r}."
+            "overwrite must map neurons to finite numbers, those they are to be held at, from "
+            f"{-MAX_HELD:g} to {MAX_HELD:g}. Got {overwrite!r}."
         )
     return dict(zip(neurons.tolist(), values.tolist(), strict=True))
