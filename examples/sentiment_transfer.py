@@ -37,6 +37,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.parallel import Parallel, delayed
 
 from skdiscovery import (
     MLSTMFeaturizer,
@@ -119,12 +120,12 @@ def search_l1(X: Parts, y: Parts, n_ranked: int, seed: int) -> SentimentNeuronCl
     with warnings.catch_warnings():
         # The smallest C may leave nothing to decide by, which is what a search is for.
         warnings.filterwarnings("ignore", message="This classifier is right in")
-        fitted = [
-            SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit(
-                X["train"], y["train"]
-            )
+        fitted = Parallel()(
+            delayed(
+                SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit
+            )(X["train"], y["train"])
             for C in L1_GRID
-        ]
+        )
     return fitted[best_on_validation([each.all_neurons_ for each in fitted], X, y)]
 
 

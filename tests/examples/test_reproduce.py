@@ -58,7 +58,12 @@ def reproduce(scripts, tables, language_model, tmp_path, monkeypatch, capsys):
     def run(*arguments, draw=False):
         if not draw:
             monkeypatch.setattr(script, "draw", lambda *_: None)
-        arguments = [*arguments, f"--output={output}", f"--cache={tmp_path / 'cache'}"]
+        arguments = [
+            *arguments,
+            f"--output={output}",
+            f"--cache={tmp_path / 'cache'}",
+            "--n-jobs=1",
+        ]
         status = 0
         try:
             script.main([f"--language-model={language_model}", *arguments])
