@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from joblib import parallel_config
 from matplotlib.figure import Figure
 from reproduce_measures import (
     ALL,
@@ -92,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     expect = options.expect or Path(model).name.removesuffix(".safetensors")
     outcomes = {}
     for name, (texts, y, classes) in loaded.items():
-        outcomes[name] = measure(name, texts, y, classes, featurizer)
+        with parallel_config(n_jobs=options.n_jobs):
+            outcomes[name] = measure(name, texts, y, classes, featurizer)
         draw(name, outcomes[name], neuron_names(featurizer), options.output)
     table = pd.concat({name: outcome.table for name, outcome in outcomes.items()})
     table.to_csv(options.output / "table.csv", index_label=["data", "by"], float_format="%.2f")
@@ -306,6 +308,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--n-test", type=int, help="test on the first so many texts only")
     precisions = ("auto", "float64", "float32", "bfloat16", "int8")
     add("--precision", choices=precisions, default="auto", help="of the features")
+    add("--n-jobs", type=int, default=-1, help="regressions at a time; -1 is one per processor")
     add("--cache", type=Path, default=Path("runs/reproduce/cache"), help="folder of the features")
     add("--output", type=Path, default=Path("runs/reproduce"), help="folder of what comes of it")
     add("--expect", metavar="NAME", help="the model on record to compare with. Default: its name")

@@ -37,6 +37,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.parallel import Parallel, delayed
 
 from skdiscovery import (
     MLSTMFeaturizer,
@@ -115,16 +116,17 @@ def search_l1(X: Parts, y: Parts, n_ranked: int, seed: int) -> SentimentNeuronCl
 
     That regression is its ``all_neurons_``. Its second one, on the ``n_ranked`` neurons in
     ``neuron_indices_``, has the same C and is not used: here the few neurons choose their own.
+    ``joblib.parallel_config`` says how many are fitted at a time.
     """
     with warnings.catch_warnings():
         # The smallest C may leave nothing to decide by, which is what a search is for.
         warnings.filterwarnings("ignore", message="This classifier is right in")
-        fitted = [
-            SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit(
-                X["train"], y["train"]
-            )
+        fitted = Parallel()(
+            delayed(
+                SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit
+            )(X["train"], y["train"])
             for C in L1_GRID
-        ]
+        )
     return fitted[best_on_validation([each.all_neurons_ for each in fitted], X, y)]
 
 
@@ -168,10 +170,10 @@ def fit_tfidf(texts: Parts, y: Parts) -> tuple[LogisticRegression, Parts]:
     """Return the regression on weighted counts of words and pairs of words, and the counts."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts["train"])
     X = {part: words.transform(part_texts) for part, part_texts in texts.items()}
-    fitted = [
-        LogisticRegression(C=float(C), max_iter=1000).fit(X["train"], y["train"])
+    fitted = Parallel()(
+        delayed(LogisticRegression(C=float(C), max_iter=1000).fit)(X["train"], y["train"])
         for C in TFIDF_GRID
-    ]
+    )
     return fitted[best_on_validation(fitted, X, y)], X
 
 

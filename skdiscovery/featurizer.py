@@ -291,7 +291,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             "for held-out text of its own kind. Its features may say little about them: look at "
             "their language, encoding, markup and case, or use a model that was trained on such "
             "texts.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def _encode_cached(self, documents: list[bytes], folder: Path) -> np.ndarray:

@@ -459,6 +459,7 @@ def test_texts_unlike_the_models_own_are_warned_of_once(validated):
     with pytest.warns(UserWarning, match="look unlike") as caught:
         featurizer.transform(NOISE)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert_silent(featurizer.transform, NOISE[:20])
     assert_silent(clone(featurizer).fit_transform, NOISE[:20])
     with pytest.warns(UserWarning, match="look unlike"):

@@ -81,7 +81,7 @@ def _explain(error: Exception, path: str | os.PathLike) -> str:
     if isinstance(error, pickle.UnpicklingError):
         reason = "it is a pickle of more than tensors, which could run code and is not read"
     else:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return (
         f"is cut short, damaged, or not a file of torch.save: {reason}. It has "
         f"{size_and_hash(path)}."

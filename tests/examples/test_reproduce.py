@@ -58,7 +58,12 @@ def reproduce(scripts, tables, language_model, tmp_path, monkeypatch, capsys):
     def run(*arguments, draw=False):
         if not draw:
             monkeypatch.setattr(script, "draw", lambda *_: None)
-        arguments = [*arguments, f"--output={output}", f"--cache={tmp_path / 'cache'}"]
+        arguments = [
+            *arguments,
+            f"--output={output}",
+            f"--cache={tmp_path / 'cache'}",
+            "--n-jobs=1",
+        ]
         status = 0
         try:
             script.main([f"--language-model={language_model}", *arguments])
@@ -135,6 +140,24 @@ def test_columns_of_few_labels(reproduce):
     assert learners.tolist() == ["all neurons", "one neuron", "tf-idf"] * 2
     assert few.between(20, 100).all()
     assert table["10 labels, std"].notna().equals(table["10 labels"].notna())
+
+
+@pytest.mark.parametrize(("n_features", "numbers"), [(8, [1, 2, 4, 8]), (6, [1, 2, 4, 6])])
+def test_accuracy_by_the_number_of_neurons(scripts, n_features, numbers):
+    _, measures = scripts
+    rng = np.random.default_rng(0)
+    X = {part: rng.normal(size=(90, n_features)) for part in ("train", "test")}
+    y = {part: (some[:, 3] + some[:, 1] > 0).astype(int) for part, some in X.items()}
+    model = LogisticRegression().fit(X["train"], y["train"])
+    ranking = np.array([3, 1, *set(range(n_features)) - {1, 3}])
+    methods = {measures.ALL: measures.Method(model, X)}
+    curve = measures.accuracy_by_neurons(methods, y, ranking)
+    assert curve.index.tolist() == numbers
+    for k in numbers:
+        first = ranking[:k]
+        fitted = LogisticRegression().fit(X["train"][:, first], y["train"])
+        assert curve[k] == 100 * fitted.score(X["test"][:, first], y["test"])
+    assert curve[1] < curve[2]
 
 
 def test_few_words_weigh_as_among_all(scripts):
