@@ -27,7 +27,7 @@ settings.register_profile(
     "ci", max_examples=40, deadline=None, derandomize=True, database=None, print_blob=True
 )
 settings.register_profile(
-    "long", parent=settings.get_profile("ci"), max_examples=20_000, derandomize=False
+    "long", parent=settings.get_profile("ci"), max_examples=10_000, derandomize=False
 )
 settings.load_profile("ci")
 

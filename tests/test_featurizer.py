@@ -316,6 +316,7 @@ def test_an_unfitted_featurizer_is_refused(lm):
         ({"neurons": []}, "list of whole numbers"),
         ({"state": "gate"}, "'state' parameter"),
         ({"batch_bytes": 0}, "'batch_bytes' parameter"),
+        ({"memory_bytes": 0}, "'memory_bytes' parameter"),
         ({"precision": "float16"}, "'precision' parameter"),
         ({"backend": "tpu"}, "'backend' parameter"),
     ],
@@ -495,6 +496,37 @@ def test_what_memory_knows_is_not_judged_again(validated, tmp_path, monkeypatch)
         featurizer.transform(NOISE)
     monkeypatch.setattr(featurizer_module, "_warned", set())  # as in another process
     assert_silent(featurizer.transform, NOISE)
+
+
+def test_memory_keeps_to_its_limit(lm, tmp_path, encoded):
+    texts = [f"text number {n}" for n in range(1500)]
+    featurizer = fit(lm, memory=tmp_path, memory_bytes=100_000)
+    np.testing.assert_allclose(featurizer.transform(texts), fit(lm).transform(texts), atol=1e-6)
+    (file,) = tmp_path.rglob("*.sqlite")
+    assert file.stat().st_size <= 100_000
+    encoded.clear()
+    assert_same_vectors(featurizer.transform(texts), fit(lm).transform(texts), 1e-6)
+    assert 1500 < len(encoded) < 3000  # of which 1500 without memory
+
+
+def test_memory_keeps_what_was_read_before_the_reading_broke_off(lm, tmp_path, encoded):
+    texts = [f"text number {n}" for n in range(20)]
+    featurizer = fit(lm, memory=tmp_path, batch_bytes=70)
+    with pytest.MonkeyPatch.context() as patch:
+        read, n_left = encoding.read, iter(range(2, -1, -1))
+
+        def break_off(*args, **kwargs):
+            if next(n_left) == 0:
+                raise KeyboardInterrupt
+            return read(*args, **kwargs)
+
+        patch.setattr(encoding, "read", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            featurizer.transform(texts)
+    encoded.clear()
+    vectors = featurizer.transform(texts)
+    assert 0 < len(encoded) < 20
+    assert_same_vectors(vectors, fit(lm).transform(texts), 1e-6)
 
 
 CHECKS = [

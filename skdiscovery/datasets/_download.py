@@ -2,18 +2,17 @@
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
-from tempfile import TemporaryDirectory
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from skdiscovery.datasets._storage import DATA_VARIABLE
+from skdiscovery.files import whole_file
 
 logger = logging.getLogger("skdiscovery")
 
@@ -65,9 +64,7 @@ def download(remote: RemoteFile, folder: Path, *, n_retries: int, delay: float) 
     """
     target = folder / remote.filename
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the last step is a rename within one file system: atomic.
-    with TemporaryDirectory(prefix=".download-", dir=target.parent) as staging:
-        partial = Path(staging) / target.name
+    with whole_file(target) as partial:
         logger.info("Downloading %s to %s", remote.url, target)
         for n_left in reversed(range(n_retries + 1)):
             try:
@@ -84,7 +81,6 @@ def download(remote: RemoteFile, folder: Path, *, n_retries: int, delay: float) 
                     ) from error
                 logger.warning("Retrying %s after a failure: %s", remote.url, error)
                 time.sleep(delay)
-        os.replace(partial, target)
     return target
 
 

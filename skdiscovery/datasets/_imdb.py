@@ -4,6 +4,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from skdiscovery.datasets._bunch import FETCH_CONSTRAINTS, as_bunch
 from skdiscovery.datasets._download import RemoteFile, download
 from skdiscovery.datasets._storage import locate
+from skdiscovery.files import whole_file
 
 ARCHIVE = RemoteFile(
     url="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
@@ -147,19 +149,17 @@ def fetch_imdb(
 def _download_and_convert(cache: Path, *, n_retries: int, delay: float) -> None:
     folder = cache / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    # The archive and half-written files live and die in here; whole files are moved out.
     with TemporaryDirectory(prefix=".download-", dir=folder) as staging:
         archive = download(ARCHIVE, Path(staging), n_retries=n_retries, delay=delay)
         reviews = pd.DataFrame(
             _read_archive(archive), columns=["subset", "text", "label", "rating"]
         )
+    with ExitStack() as files:  # all of them, or none
         for subset, filename in _FILENAMES.items():
             rows = reviews[reviews["subset"] == subset].drop(columns="subset")
             if subset == "unsupervised":
                 rows = rows[["text"]]
-            _write(rows, Path(staging) / filename)
-        for filename in _FILENAMES.values():
-            os.replace(Path(staging) / filename, folder / filename)
+            _write(rows, files.enter_context(whole_file(folder / filename)))
 
 
 def _read_archive(archive: Path) -> Iterator[tuple[str, str, int, int]]:

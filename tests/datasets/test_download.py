@@ -1,5 +1,7 @@
 import hashlib
+import multiprocessing
 import os
+import signal
 import socket
 
 import pytest
@@ -122,3 +124,32 @@ def test_the_file_has_ordinary_permissions(remote, tmp_path):
     ordinary.touch()
     stored = download(remote, tmp_path, n_retries=0, delay=0)
     assert stored.stat().st_mode == ordinary.stat().st_mode
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_in_the_middle_leaves_no_file_that_passes_for_whole(
+    remote, server, tmp_path, monkeypatch, number
+):
+    def die(*_):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("skdiscovery.datasets._download.time.sleep", die)
+    server.failures = ["interrupted"]
+    process = multiprocessing.get_context("fork").Process(
+        target=download, args=(remote, tmp_path), kwargs={"n_retries": 1, "delay": 0}
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -number
+    assert not (tmp_path / remote.filename).exists()
+    assert download(remote, tmp_path, n_retries=0, delay=0).read_bytes() == CONTENT
+
+
+def test_a_full_disk_leaves_the_former_file(remote, server, small_disk):
+    folder = small_disk(4 * 2**20)
+    path = download(remote, folder, n_retries=0, delay=0)
+    server.content = bytes(8 * 2**20)
+    with pytest.raises(OSError, match="No space left"):
+        download(remote, folder, n_retries=3, delay=0)
+    assert path.read_bytes() == CONTENT
+    assert files_below(folder) == [path]

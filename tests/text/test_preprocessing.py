@@ -105,7 +105,8 @@ def test_review_removes_markup_and_nothing_else(text, expected):
     assert review(text) == b"\n " + expected + b" "
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@pytest.mark.fuzz
+@settings(max_examples=max(300, settings().max_examples))
 @given(TEXTS)
 @example("&am<b>p;lt;")
 @example("<a <b>>")
@@ -120,7 +121,8 @@ def test_review_gives_framed_single_spaced_ascii_and_is_idempotent(text):
     assert review(body) == result
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@pytest.mark.fuzz
+@settings(max_examples=max(100, settings().max_examples))
 @given(TEXTS)
 def test_every_preprocessor_takes_every_text(text):
     for name in ("openai", "nvidia", None):

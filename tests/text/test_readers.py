@@ -261,9 +261,14 @@ OPENING = ["[", '{"sentence": "a"}', ",", "]", '{"sentence":', "{", '"', "\\", "
 CELLS = ["sentence", "label", ",", '"', '""', "\t", "\n", "\r\n", "a", "\x00", "é", "\ufeff", "'"]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
 @pytest.mark.fuzz
 @given(st.data())
-def test_any_file_gives_documents_or_an_error_that_names_it(tmp_path_factory, damaged, data):
+def test_any_file_gives_documents_or_an_error_that_names_it(folder, damaged, data):
     name = data.draw(st.sampled_from([*WRITERS, "txt"]))
     compression = data.draw(st.sampled_from(list(COMPRESSIONS)))
     errors = data.draw(st.sampled_from(["raise", "skip"]))
@@ -280,7 +285,7 @@ def test_any_file_gives_documents_or_an_error_that_names_it(tmp_path_factory, da
     packed = COMPRESSIONS[compression](content)
     if compression:
         packed = data.draw(st.just(packed) | damaged(packed))
-    path = tmp_path_factory.mktemp("fuzz") / f"a.{name}{compression}"
+    path = folder / f"a.{name}{compression}"
     path.write_bytes(packed)
     options = {"label_key": label_key, "errors": errors, "decode_error": decode_error}
     problem = ""
@@ -293,4 +298,3 @@ def test_any_file_gives_documents_or_an_error_that_names_it(tmp_path_factory, da
     else:
         assert documents
         assert all(isinstance(text, str) for text, _ in documents)
-    path.unlink()

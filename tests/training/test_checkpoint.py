@@ -158,6 +158,25 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_saved(small_disk, 
     assert_same_training(small(tmp_path / "larger disk").fit(TEXTS), small().fit(TEXTS))
 
 
+def test_a_permission_that_is_lost_ends_the_run_and_keeps_what_was_saved(
+    tmp_path, monkeypatch, withdraw
+):
+    save, saved = CheckpointFolder.save, []
+
+    def save_until_it_is_forbidden(self, step, *args, **kwargs):
+        if len(saved) == 2:
+            withdraw(tmp_path)
+        save(self, step, *args, **kwargs)
+        saved.append({path: path.read_bytes() for path in tmp_path.glob("step-*")})
+
+    monkeypatch.setattr(CheckpointFolder, "save", save_until_it_is_forbidden)
+    model = small(tmp_path)
+    with pytest.raises(PermissionError, match="step-0"):
+        model.fit(TEXTS)
+    assert model.n_steps_ > 0
+    assert {path: path.read_bytes() for path in tmp_path.glob("step-*")} == saved[-1]
+
+
 def test_a_clock_that_goes_backwards_does_not_change_which_is_the_latest(tmp_path, monkeypatch):
     unbroken = small().fit(TEXTS)
     fit_until(30, small(tmp_path), monkeypatch)
@@ -236,7 +255,7 @@ def test_resuming_needs_a_folder():
 
 
 def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
-    """SIGKILL, in the middle of writing a checkpoint and in the middle of a step."""
+    """In the middle of writing a checkpoint, and in the middle of a step."""
     script = textwrap.dedent(
         """
         import os, signal, sys
@@ -245,7 +264,7 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
         from test_checkpoint import TEXTS, small
 
         def die():
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(sys.argv[4]))
 
         save_file, clip = checkpoint.save_file, loop.nn.utils.clip_grad_norm_
         n_saves, n_steps = int(sys.argv[2]), int(sys.argv[3])
@@ -268,10 +287,12 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
         small(sys.argv[1]).fit(TEXTS)
         """
     ).format(folder=os.path.dirname(__file__))
-    for n_saves, n_steps in (("1", "0"), ("0", "4"), ("3", "0"), ("0", "10")):
-        command = [sys.executable, "-c", script, str(tmp_path), n_saves, n_steps]
+    kill, terminate = signal.SIGKILL, signal.SIGTERM
+    for n_saves, n_steps, number in ((1, 0, kill), (0, 4, kill), (3, 0, terminate), (0, 10, kill)):
+        options = [str(option) for option in (tmp_path, n_saves, n_steps, int(number))]
+        command = [sys.executable, "-c", script, *options]
         killed = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert killed.returncode == -number, killed.stderr
     assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
     assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
 
