@@ -223,7 +223,7 @@ class _Worker:
         arguments = (rank, n_ranks, port, _of_rank(device, rank))
         self.process = subprocess.Popen(
             [sys.executable, "-m", WORKER, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: it ends when this process does
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the first rank, which stops the others
@@ -246,7 +246,7 @@ class _Worker:
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
         self.log.close()
 
 

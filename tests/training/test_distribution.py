@@ -212,7 +212,8 @@ def test_a_script_needs_no_guard(tmp_path, one_rank):
     assert_close(saved(tmp_path), one_rank)
 
 
-def test_no_rank_outlives_the_first(tmp_path):
+@pytest.mark.parametrize("seconds", [0, 8], ids=["before_they_meet", "in_training"])
+def test_no_rank_outlives_the_first(tmp_path, seconds):
     process = start_script(tmp_path, [], n_devices=2, max_epochs=10**6, max_steps=None)
     pids = []
     deadline = time.monotonic() + 120
@@ -222,7 +223,7 @@ def test_no_rank_outlives_the_first(tmp_path):
             ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
         )
         pids = [int(pid) for pid in found.stdout.split()]
-    time.sleep(8)
+    time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60
