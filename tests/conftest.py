@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Before torch or numpy load: test processes run side by side, so each keeps to one thread.
@@ -155,24 +156,25 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
-def withdraw():
-    """Make a folder one that may be read and not written to, by whoever runs the tests."""
-    is_root = os.geteuid() == 0
-    closed = []
+def open_folder():
+    """A folder that is not within one of root alone, as ``tmp_path`` is."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
-    def lose(folder):
-        for path in [folder, *folder.rglob("*")]:
+
+@pytest.fixture
+def withdraw(open_folder):
+    """Make ``open_folder`` one that may be read and not written to, by whoever runs the tests."""
+    is_root = os.geteuid() == 0
+
+    def lose():
+        for path in [open_folder, *open_folder.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        if is_root:  # who may do anything, so be no one, who may not even pass root's folders
-            for parent in folder.parents:
-                mode = parent.stat().st_mode & 0o777
-                if not mode & 0o001:
-                    closed.append((parent, mode))
-                    parent.chmod(mode | 0o011)
+        if is_root:  # who may do anything, so be no one
             os.seteuid(65534)
 
     yield lose
     if is_root:
         os.seteuid(0)
-    for parent, mode in closed:
-        parent.chmod(mode)
+    open_folder.chmod(0o755)

@@ -2,7 +2,7 @@
 
 SQLite writes atomically and orders concurrent writers, so a killed process leaves no half entry.
 A cache saves time and decides nothing: once it is open, whatever befalls its file or its disk is
-logged, and costs the time to compute anew. No order of entries goes by the clock.
+logged, and costs the time to compute anew. The order of entries is not the clock's.
 """
 
 import logging
@@ -64,6 +64,7 @@ class FeatureCache:
         self.settings = settings
         self.dtype = np.dtype(dtype)
         self.max_bytes = max_bytes
+        self._is_usable = True
         try:
             self._transact(lambda connection: None)
         except sqlite3.DatabaseError as error:
@@ -108,11 +109,17 @@ class FeatureCache:
                 break
 
     def _attempt(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Do some work on the file; if that fails, say so and return None."""
+        """Do some work on the file; if that fails, say so, return None, and do no more.
+
+        What fails once, as for want of space or of an end to another's writing, would again.
+        """
+        if not self._is_usable:
+            return None
         try:
             return self._transact(work)
         except sqlite3.DatabaseError as error:
             if not self._discard_if_damaged(error):
+                self._is_usable = False
                 logger.warning("the cache of features %s is not used: %s", self.path, error)
             return None
 

@@ -167,18 +167,31 @@ def load(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         raise FileNotFoundError(
             f"The folder of the corpus, {folder}, is gone: make it again with TextCorpus.from_file."
         )
-    offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-    labels = None
-    if (folder / "labels.npy").exists():
-        labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
-    documents, n_bytes = folder / "documents.bin", int(offsets[-1])
-    n_labels = len(offsets) - 1 if labels is None else len(labels)
-    if documents.stat().st_size != n_bytes or n_labels != len(offsets) - 1:
+    documents = folder / "documents.bin"
+    try:
+        offsets, labels = _map(folder / "offsets.npy"), None
+        if (folder / "labels.npy").exists():
+            labels = _map(folder / "labels.npy")
+        n_bytes, n_documents = int(offsets[-1]), len(offsets) - 1
+        belong_together = (
+            documents.stat().st_size == n_bytes
+            and offsets[0] == 0
+            and (labels is None or len(labels) == n_documents)
+        )
+    except (ValueError, EOFError, OSError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"The corpus in {folder} is damaged ({error}): remove the folder and try again."
+        ) from error
+    if not belong_together:
         raise ValueError(f"The corpus in {folder} is damaged: remove the folder and try again.")
     # A map of no bytes is not possible.
     data = np.memmap(documents, np.uint8, mode="r") if n_bytes else np.empty(0, np.uint8)
     # Plain views: memmap's own indexing is slow.
     return np.asarray(data), np.asarray(offsets), None if labels is None else np.asarray(labels)
+
+
+def _map(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _cache_folder(recipe: Recipe, cache_dir: PathLike | None) -> Path:

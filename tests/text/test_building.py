@@ -3,6 +3,7 @@ import gc
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,23 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, cache):
     with pytest.raises(IsADirectoryError, match=r"folder\.txt"):
         TextCorpus.from_file(tmp_path / "folder.txt", cache_dir=cache)
     assert folders(cache) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.95])
+@pytest.mark.parametrize("name", ["documents.bin", "offsets.npy", "labels.npy"])
+def test_a_corpus_that_is_cut_short_is_refused_and_made_anew_once_removed(
+    source, cache, name, share
+):
+    options = {"label_key": "label", "cache_dir": cache}
+    expected = TextCorpus.from_file(source, **options).fingerprint()
+    (folder,) = folders(cache)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"is damaged.*: remove the folder and try") as raised:
+        TextCorpus.from_file(source, **options)
+    assert str(folder) in str(raised.value)
+    shutil.rmtree(folder)
+    assert TextCorpus.from_file(source, **options).fingerprint() == expected
 
 
 def test_what_is_in_the_cache_is_not_read_again(source, cache, monkeypatch):

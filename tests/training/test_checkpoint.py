@@ -159,22 +159,22 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_saved(small_disk, 
 
 
 def test_a_permission_that_is_lost_ends_the_run_and_keeps_what_was_saved(
-    tmp_path, monkeypatch, withdraw
+    open_folder, monkeypatch, withdraw
 ):
     save, saved = CheckpointFolder.save, []
 
     def save_until_it_is_forbidden(self, step, *args, **kwargs):
         if len(saved) == 2:
-            withdraw(tmp_path)
+            withdraw()
         save(self, step, *args, **kwargs)
-        saved.append({path: path.read_bytes() for path in tmp_path.glob("step-*")})
+        saved.append({path: path.read_bytes() for path in open_folder.glob("step-*")})
 
     monkeypatch.setattr(CheckpointFolder, "save", save_until_it_is_forbidden)
-    model = small(tmp_path)
+    model = small(open_folder)
     with pytest.raises(PermissionError, match="step-0"):
         model.fit(TEXTS)
     assert model.n_steps_ > 0
-    assert {path: path.read_bytes() for path in tmp_path.glob("step-*")} == saved[-1]
+    assert {path: path.read_bytes() for path in open_folder.glob("step-*")} == saved[-1]
 
 
 def test_a_clock_that_goes_backwards_does_not_change_which_is_the_latest(tmp_path, monkeypatch):
