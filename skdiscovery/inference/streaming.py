@@ -50,12 +50,13 @@ def transform_to_npy(
     >>> import tempfile
     >>> from pathlib import Path
     >>> from skdiscovery import MLSTMFeaturizer, transform_to_npy
+    >>> featurizer = MLSTMFeaturizer(pooling="mean", neurons=[3, 5]).fit()
     >>> texts = (f"I saw it {n} times." for n in range(10))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "features.npy"
-    ...     features = transform_to_npy(MLSTMFeaturizer().fit(), texts, path, batch_size=4)
+    ...     features = transform_to_npy(featurizer, texts, path, batch_size=4)
     ...     features.shape
-    (10, 512)
+    (10, 2)
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: expected 1 or more.")
