@@ -40,7 +40,9 @@ def test_other_precisions_and_whole_pipelines(tmp_path, featurizer):
     np.testing.assert_allclose(got, pipeline.transform(TEXTS), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("nothing", [[], iter([]), TextCorpus.from_documents([])], ids=repr)
+@pytest.mark.parametrize(
+    "nothing", [[], iter([]), TextCorpus.from_documents([])], ids=["list", "iterator", "corpus"]
+)
 def test_no_documents_no_rows(tmp_path, featurizer, nothing):
     assert transform_to_npy(featurizer, nothing, tmp_path / "features.npy").shape == (0, 48)
 
