@@ -142,7 +142,8 @@ def test_save_names_the_file_after_the_text(tmp_path, monkeypatch):
     assert HeatmapDisplay([TEXT, b"x"], [VALUES, [0]]).save() == [Path("heatmap_So-good-cafe.png")]
     assert HeatmapDisplay(b"", []).save() == [Path("heatmap.png")]
     assert HeatmapDisplay([], []).save() == [Path("heatmap.png")]
-    assert size_of("heatmap.png") == (102, 1695)
+    # Versions of matplotlib round to another pixel.
+    assert size_of("heatmap.png") == pytest.approx((102, 1695), abs=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "heatmap.png", "heatmap_So-good-cafe.png"
     ]  # fmt: skip
