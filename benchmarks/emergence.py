@@ -23,7 +23,9 @@ from safetensors import safe_open
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
 from skdiscovery.datasets import fetch_sst2
-from skdiscovery.pretrained.format import write_model
+from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.nn.weights import folded_weights
+from skdiscovery.pretrained.format import architecture_of, write_model
 
 POOLINGS = ("last", "mean", "max")
 C_GRID = (0.125, 0.5)
@@ -64,36 +66,24 @@ def assess(path: Path, sentences: dict) -> dict[str, float]:
 
 def read_checkpoint(path: Path) -> tuple[ByteMLSTMLanguageModel, float, float]:
     """Return the model, the megabytes that it has read, and its bits per byte on validation."""
-    with safe_open(path, framework="numpy") as file:
+    prefix = "model."
+    with safe_open(path, framework="pt") as file:
         header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     run, values = json.loads(header["run"]), json.loads(header["values"])
     config = {
         name: run[name]
         for name in ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
     } | {"n_bytes_seen": values["n_bytes"], "n_steps": values["n_steps"]}
+    module = ByteLanguageModel(architecture_of(config)).normalise_weights(run["weight_norm"])
+    module.load_state_dict(state)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.safetensors"
-        write_model(model, folded(tensors), config)
+        write_model(model, folded_weights(module), config)
         lm = ByteMLSTMLanguageModel.from_pretrained(model)
     bits = values["validation_history"][-1]["bits_per_byte"]
     return lm, values["n_bytes"] / 1e6, bits
-
-
-def folded(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the weights of an mLSTM's checkpoint, weight norm folded in."""
-    weights = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix("model.")
-        if name.endswith(".original1"):
-            scale = tensors["model." + name.replace("original1", "original0")]
-            norm = np.linalg.norm(tensor, axis=1, keepdims=True)
-            weights[name.replace("parametrizations.", "").removesuffix(".original1")] = (
-                scale * tensor / norm
-            )
-        elif not name.startswith(("optimizer.", "cell.", "hidden.")) and "original" not in name:
-            weights[name] = tensor
-    return weights
 
 
 def best_of_regressions(X: dict, y: dict) -> float:

@@ -170,7 +170,6 @@ class _Buffers:
     @torch.inference_mode(False)  # or they could not be written to outside of it
     def __init__(self, like: Tensor, multiplicative: bool):
         hidden = like.shape[1]
-        self.multiplicative = multiplicative
         self.lock = Lock()
         self.graphs: dict[tuple[Direction, int], torch.cuda.CUDAGraph] = {}
         self.sequence = like.new_empty(_SEQUENCE_BYTES, dtype=torch.uint8)
