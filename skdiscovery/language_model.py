@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from dataclasses import asdict, replace
 from functools import partial
 from numbers import Integral, Real
@@ -407,6 +408,12 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
 
     def _corpus(self, X: Any) -> TextCorpus:
         if isinstance(X, TextCorpus):
+            if X.preprocessor not in (None, self.preprocessor):
+                warnings.warn(
+                    f"The corpus is text from preprocessor={X.preprocessor!r}, and the model will "
+                    f"read texts with preprocessor={self.preprocessor!r}: set both to the same.",
+                    stacklevel=3,
+                )
             return X
         return TextCorpus.from_documents(X, preprocessor=self.preprocessor)
 

@@ -457,6 +457,20 @@ def test_a_corpus_is_scored_as_it_is():
     assert model.score(corpus) == model.score(TEXTS)
 
 
+def test_a_corpus_from_another_preprocessor_is_noticed():
+    corpus = TextCorpus.from_documents(TEXTS, preprocessor="openai")
+    with pytest.warns(UserWarning, match="'openai', and the model will read .*='review'"):
+        model = small(max_steps=2).fit(corpus)
+    with pytest.warns(UserWarning, match="trained on .*='review', and reads .*='openai'"):
+        model.score(corpus[:2])
+
+
+def test_a_corpus_of_bytes_as_they_are_may_come_from_anything(recwarn):
+    model = small(max_steps=2).fit(TextCorpus.from_documents(TEXTS, preprocessor=None))
+    model.score(TextCorpus.from_documents(TEXTS, preprocessor=None))
+    assert not recwarn.list
+
+
 def test_no_document_gives_no_result(lm):
     assert lm.score_samples([]).shape == (0,)
     assert lm.activations([]) == []

@@ -38,28 +38,30 @@ class FittedModelMixin:
     def preprocess(self, X: Any) -> list[bytes]:
         """Return the bytes that the model reads for each document.
 
-        It warns if ``preprocessor`` is no longer the one that the model was trained with.
+        It warns if the preprocessor is not the one that the model was trained with.
 
         Parameters
         ----------
-        X : iterable of str or bytes, or Series
-            The documents.
+        X : iterable of str or bytes, Series, or TextCorpus
+            The documents. Those of a corpus are preprocessed already.
 
         Returns
         -------
         list of bytes
         """
-        if isinstance(X, TextCorpus):  # preprocessed already
-            return list(X)
         trained_with = self.config_["preprocessor"]
-        if self.preprocessor != trained_with:
+        if isinstance(X, TextCorpus):
+            preprocessor = X.preprocessor or trained_with
+        else:
+            preprocessor = self.preprocessor
+        if preprocessor != trained_with:
             warnings.warn(
                 f"This model was trained on text from preprocessor={trained_with!r}, and reads "
-                f"text from preprocessor={self.preprocessor!r}: to what it has not learnt to read, "
+                f"text from preprocessor={preprocessor!r}: to what it has not learnt to read, "
                 "its states and its likelihood mean little. Set the preprocessor back.",
                 stacklevel=3,
             )
-        return encode_documents(X, self.preprocessor)
+        return list(X) if isinstance(X, TextCorpus) else encode_documents(X, preprocessor)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each document.

@@ -31,6 +31,9 @@ class TextCorpus:
         Document ``i`` is ``data[offsets[i]:offsets[i + 1]]``.
     labels : ndarray of shape (n_documents,), default=None
         A label per document, where there are labels.
+    preprocessor : {"review", "openai", "nvidia"}, default=None
+        What made the bytes out of texts, which a model that reads them checks; None where no name
+        says it.
 
     Examples
     --------
@@ -40,7 +43,14 @@ class TextCorpus:
     (2, 18, b'\n Awful. ')
     """
 
-    def __init__(self, data: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None = None):
+    def __init__(
+        self,
+        data: np.ndarray,
+        offsets: np.ndarray,
+        labels: np.ndarray | None = None,
+        preprocessor: str | None = None,
+    ):
+        self.preprocessor = preprocessor
         self._data = data
         self._offsets = offsets
         self._labels = labels
@@ -82,7 +92,8 @@ class TextCorpus:
             raise ValueError(f"Got {len(labels)} labels for {len(encoded)} documents.")
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         offsets = _end_to_end([len(document) for document in encoded])
-        return cls(data, offsets, None if labels is None else np.asarray(labels))
+        labels = None if labels is None else np.asarray(labels)
+        return cls(data, offsets, labels, _name(preprocessor))
 
     @classmethod
     def from_file(
@@ -169,14 +180,16 @@ class TextCorpus:
         reader = Reader(text_key, label_key, format, delimiter, encoding, decode_error, errors)
         recipe = Recipe.of(path_or_paths, reader, preprocessor, drop_unlabeled, binarize_labels)
         folder = build(recipe, cache_dir)
-        corpus = cls._open(folder)
+        corpus = cls._open(folder, _name(preprocessor))
         if not recipe.can_be_kept:
             remove_with(corpus._data, folder)
         return corpus
 
     @classmethod
-    def _open(cls, folder: Path, chosen: np.ndarray | None = None) -> "TextCorpus":
-        corpus = cls(*load(folder))
+    def _open(
+        cls, folder: Path, preprocessor: str | None, chosen: np.ndarray | None = None
+    ) -> "TextCorpus":
+        corpus = cls(*load(folder), preprocessor)
         corpus._folder, corpus._chosen = folder, chosen
         return corpus
 
@@ -288,7 +301,7 @@ class TextCorpus:
                 i = self._chosen[i]
             return self._data[self._offsets[i] : self._offsets[i + 1]].tobytes()
         everything = np.arange(len(self)) if self._chosen is None else self._chosen
-        part = TextCorpus(self._data, self._offsets, self._labels)
+        part = TextCorpus(self._data, self._offsets, self._labels, self.preprocessor)
         part._folder, part._chosen = self._folder, everything[index]
         return part
 
@@ -299,10 +312,15 @@ class TextCorpus:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path of what is on disk; of what is in memory, no more than is needed."""
         if self._folder is not None:
-            return TextCorpus._open, (self._folder, self._chosen)
+            return TextCorpus._open, (self._folder, self.preprocessor, self._chosen)
+        data, offsets = self._data, self.offsets
         if self._chosen is not None:
-            return TextCorpus.from_documents(self, self.labels, preprocessor=None).__reduce__()
-        return TextCorpus, (self._data, self._offsets, self._labels)
+            data = np.frombuffer(b"".join(self), np.uint8)
+        return TextCorpus, (data, offsets, self.labels, self.preprocessor)
+
+
+def _name(preprocessor: str | Preprocessor | None) -> str | None:
+    return preprocessor if isinstance(preprocessor, str) else None
 
 
 def _end_to_end(lengths: Any) -> np.ndarray:

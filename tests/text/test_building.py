@@ -398,6 +398,19 @@ def test_a_corpus_in_memory_is_pickled_with_what_is_its():
     assert len(part) < 1000
 
 
+@pytest.mark.parametrize(
+    ("preprocessor", "name"), [("openai", "openai"), (None, None), (str.encode, None)], ids=str
+)
+def test_a_corpus_knows_its_preprocessor_by_name(source, cache, preprocessor, name):
+    corpora = [
+        TextCorpus.from_file(source, preprocessor=preprocessor, cache_dir=cache),
+        TextCorpus.from_documents(["x", "y"], preprocessor=preprocessor),
+    ]
+    for corpus in corpora:
+        for same in (corpus, corpus[1:], pickle.loads(pickle.dumps(corpus[1:]))):
+            assert same.preprocessor == name
+
+
 def test_a_pickle_says_when_its_corpus_is_gone(source, cache):
     pickled = pickle.dumps(TextCorpus.from_file(source, cache_dir=cache))
     (folder,) = folders(cache)
