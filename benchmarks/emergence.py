@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from safetensors import safe_open
+from sklearn.linear_model import LogisticRegression
 
-from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery.datasets import fetch_sst2
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.nn.weights import folded_weights
@@ -89,9 +90,9 @@ def read_checkpoint(path: Path) -> tuple[ByteMLSTMLanguageModel, float, float]:
 def best_of_regressions(X: dict, y: dict) -> float:
     """Return the validation accuracy of L1 regression on all features, at the best C."""
     return max(
-        SentimentNeuronClassifier(C=float(C), n_neurons=1, random_state=0)
+        LogisticRegression(C=C, l1_ratio=1, solver="liblinear", random_state=0)
         .fit(X["train"], y["train"])
-        .all_neurons_.score(X["validation"], y["validation"])
+        .score(X["validation"], y["validation"])
         for C in C_GRID
     )
 

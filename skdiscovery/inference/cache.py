@@ -1,8 +1,9 @@
 """Features on disk, per document: one SQLite file that processes share.
 
 SQLite writes atomically and orders concurrent writers, so a killed process leaves no half entry.
-A cache saves time and decides nothing: once it is open, whatever befalls its file or its disk is
-logged, and costs the time to compute anew. The order of entries is not the clock's.
+A cache saves time and decides nothing: where its file can be opened, whatever befalls it or its
+disk, or keeps it busy, is logged, and costs the time to compute anew. The order of entries is not
+the clock's.
 """
 
 import logging
@@ -68,7 +69,9 @@ class FeatureCache:
         try:
             self._transact(lambda connection: None)
         except sqlite3.DatabaseError as error:
-            if not self._discard_if_damaged(error):
+            if _kind(error) == sqlite3.SQLITE_BUSY:
+                self._give_up(error)
+            elif not self._discard_if_damaged(error):
                 raise OSError(
                     f"The cache of features {os.fspath(self.path)!r} cannot be opened: {error}. "
                     "Name another folder with memory=."
@@ -119,8 +122,7 @@ class FeatureCache:
             return self._transact(work)
         except sqlite3.DatabaseError as error:
             if not self._discard_if_damaged(error):
-                self._is_usable = False
-                logger.warning("the cache of features %s is not used: %s", self.path, error)
+                self._give_up(error)
             return None
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -131,14 +133,17 @@ class FeatureCache:
             return work(connection)
 
     def _discard_if_damaged(self, error: sqlite3.DatabaseError) -> bool:
-        # The low byte is the kind of error, the others say more.
-        if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+        if _kind(error) not in _DAMAGED:
             return False
         logger.warning("the cache of features %s is damaged (%s): a new one", self.path, error)
         for name in (self.path, self.path.with_name(f"{self.path.name}-journal")):
             with suppress(OSError):
                 name.unlink()
         return True
+
+    def _give_up(self, error: sqlite3.DatabaseError) -> None:
+        self._is_usable = False
+        logger.warning("the cache of features %s is not used: %s", self.path, error)
 
     def _unpack(self, key: bytes, checked_vector: bytes) -> np.ndarray | None:
         """Return the vector of an entry; None if it is not what was written."""
@@ -150,6 +155,10 @@ class FeatureCache:
 
     def _key(self, document: bytes) -> bytes:
         return blake2b(document, key=self.settings, digest_size=20).digest()
+
+
+def _kind(error: sqlite3.DatabaseError) -> int:
+    return error.sqlite_errorcode & 0xFF  # the other bytes say more
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
