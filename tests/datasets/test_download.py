@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 
 import pytest
 
@@ -128,16 +129,14 @@ def test_the_file_has_ordinary_permissions(remote, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_in_the_middle_leaves_no_file_that_passes_for_whole(
-    remote, server, tmp_path, monkeypatch, number
+    remote, server, tmp_path, number
 ):
-    def die(*_):
-        os.kill(os.getpid(), number)
+    def download_and_die():
+        time.sleep = lambda _: os.kill(os.getpid(), number)  # in the fork alone
+        download(remote, tmp_path, n_retries=1, delay=0)
 
-    monkeypatch.setattr("skdiscovery.datasets._download.time.sleep", die)
     server.failures = ["interrupted"]
-    process = multiprocessing.get_context("fork").Process(
-        target=download, args=(remote, tmp_path), kwargs={"n_retries": 1, "delay": 0}
-    )
+    process = multiprocessing.get_context("fork").Process(target=download_and_die)
     process.start()
     process.join()
     assert process.exitcode == -number
