@@ -30,11 +30,16 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *args):
+        """Say nothing of a client that was killed."""
+
+
 @pytest.fixture
 def server(monkeypatch):
     """Serve ``content`` under every path, after the ``failures`` listed, one per request."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         server.content = b""
         server.failures = []
         server.n_requests = 0
