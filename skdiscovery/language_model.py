@@ -76,7 +76,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Name of an optimizer of :mod:`torch.optim`, in any case.
     learning_rate : float, default=5e-4
         Learning rate of the first step. The default is that of [1]_, for 4,096 neurons and a
-        million steps; with weight norm, Adam and thousands of steps, 5e-3 to 1e-2 learns far more.
+        million steps; with weight norm, Adam and thousands of steps, 5e-3 learns far more.
     schedule : {"linear", "exponential", "constant"}, default="linear"
         How the learning rate goes on: to 0 at the last step, times ``lr_decay`` after each epoch,
         or the same throughout.

@@ -36,6 +36,8 @@ _SETUP = (
     "CREATE TABLE IF NOT EXISTS vectors "
     "(number INTEGER PRIMARY KEY, key BLOB UNIQUE, checked_vector BLOB)",
 )
+# Not "the file has a page": the pragmas give it one before there is a table.
+_IS_SET_UP = "SELECT 1 FROM sqlite_master WHERE name = 'vectors'"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -127,7 +129,7 @@ class FeatureCache:
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS)) as connection, connection:
-            if _pragma(connection, "page_count") == 0:
+            if not connection.execute(_IS_SET_UP).fetchone():
                 for statement in _SETUP:
                     connection.execute(statement)
             return work(connection)

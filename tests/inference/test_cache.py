@@ -4,11 +4,12 @@ import os
 import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from skdiscovery.inference.cache import FeatureCache
+from skdiscovery.inference.cache import _SETUP, FeatureCache
 
 
 def make_cache(folder, settings=b"these", dtype=np.float32):
@@ -118,6 +119,16 @@ def test_many_may_open_a_new_cache_at_once(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(open_and_write, [folder] * 8))
         assert_found(make_cache(folder).get(document), [0], vector)
+
+
+def test_a_file_that_another_has_just_begun_is_completed(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "vectors.sqlite")) as another:
+        for statement in _SETUP[:-1]:
+            another.execute(statement)
+        assert another.execute("PRAGMA page_count").fetchone() == (1,)
+        cache = make_cache(tmp_path)
+        cache.put(make_documents(3), make_vectors(3))
+    assert_found(cache.get(make_documents(3)), range(3), make_vectors(3))
 
 
 def fill(cache, n, per_put=50):
