@@ -34,6 +34,11 @@ _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # How gloo says that another rank is gone.
 _LOST_PEER = re.compile("Connection (closed|reset) by peer|Broken pipe")
 
+# The process groups of trainings that failed. What is raised keeps the model's DDP wrapper, and it
+# must not be the last to let go of the group: it would wait, holding the GIL, for the group's
+# threads, and one of these may be waiting for the GIL.
+_of_failed_trainings: list[dist.ProcessGroup | None] = []
+
 Value = TypeVar("Value")
 
 
@@ -189,8 +194,11 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
             assert gradients is not None  # there is one, since _initialise
             _start_watch(workers, gradients.abort, is_over)
         yield group
-    except RuntimeError as error:
-        _raise_first_failure(workers, error)
+    except BaseException as error:
+        if dist.is_initialized():
+            _of_failed_trainings.append(dist.group.WORLD)
+        if isinstance(error, RuntimeError):
+            _raise_first_failure(workers, error)
         raise
     finally:
         is_over.set()
