@@ -1,5 +1,6 @@
 """Shared fixtures, and the rules under which every test runs."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -115,6 +116,7 @@ def memory_growth():
     def run(function, answer):
         torch.set_num_threads(1)  # those of the parent are not here
         signal.alarm(300)
+        gc.freeze()  # collections would write to the parent's pages, and so copy them
         before = peak()
         function()
         answer.send(peak() - before)

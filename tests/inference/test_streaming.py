@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_number_of_documents(tmp_path, featurizer,
 
     few, many = (memory_growth(lambda n=n: write(n)) for n in (10_000, 200_000))
     assert (tmp_path / "200000.npy").stat().st_size > 38e6
-    assert many < few + 15e6
+    assert many < few + 30e6  # all features and texts would be 52 MB
 
 
 @pytest.mark.skipif(resolve_backend() == "torch", reason="takes minutes without kernels")
