@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <vector>
 
 #include "torch_product.h"
@@ -35,17 +36,17 @@ using torch::stable::Tensor;
 enum class Side { plain, transposed };
 
 inline void gemm(Side a_side, Side b_side, int m, int n, int k, const float* a, int lda,
-                 const float* b, int ldb, float beta, float* c) {
+                 const float* b, int ldb, float beta, float* c, int ldc) {
   const char sides[] = {a_side == Side::plain ? 'N' : 'T', b_side == Side::plain ? 'N' : 'T'};
   const float one = 1;
-  sgemm_(&sides[0], &sides[1], &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &m);
+  sgemm_(&sides[0], &sides[1], &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &ldc);
 }
 
 inline void gemm(Side a_side, Side b_side, int m, int n, int k, const double* a, int lda,
-                 const double* b, int ldb, double beta, double* c) {
+                 const double* b, int ldb, double beta, double* c, int ldc) {
   const char sides[] = {a_side == Side::plain ? 'N' : 'T', b_side == Side::plain ? 'N' : 'T'};
   const double one = 1;
-  dgemm_(&sides[0], &sides[1], &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &m);
+  dgemm_(&sides[0], &sides[1], &m, &n, &k, &one, a, &lda, b, &ldb, &beta, c, &ldc);
 }
 
 // A row-major view of an array, as a tensor that does not own it; `line` is what a row, or with
@@ -62,11 +63,11 @@ Tensor view_of(const T* data, int rows, int columns, int line, Side side) {
 
 // BLAS has no such product; torch has, with float32 sums inside.
 inline void gemm(Side a_side, Side b_side, int m, int n, int k, const BFloat16* a, int lda,
-                 const BFloat16* b, int ldb, float beta, BFloat16* c) {
+                 const BFloat16* b, int ldb, float beta, BFloat16* c, int ldc) {
   std::vector<BFloat16> addend;
   if (beta != 0) addend.assign(c, c + static_cast<int64_t>(m) * n);
   call_product("aten::mm", view_of(b, n, k, ldb, b_side), view_of(a, k, m, lda, a_side),
-               view_of(c, n, m, m, Side::plain));
+               view_of(c, n, m, ldc, Side::plain));
   for (size_t at = 0; at < addend.size(); ++at) c[at] += beta * addend[at];
 }
 
@@ -86,8 +87,12 @@ inline void gemv(Side side, int m, int n, const double* a, const double* x, doub
 
 inline void gemv(Side side, int m, int n, const BFloat16* a, const BFloat16* x, BFloat16* y) {
   const bool plain = side == Side::plain;
-  gemm(side, Side::plain, plain ? m : n, 1, plain ? n : m, a, m, x, plain ? n : m, 0.0f, y);
+  gemm(side, Side::plain, plain ? m : n, 1, plain ? n : m, a, m, x, plain ? n : m, 0.0f, y,
+       plain ? m : n);
 }
+
+// Multiplications that are worth a thread of their own.
+constexpr int64_t kMultiplicationsPerThread = 1 << 18;
 
 // out = rows . w, or rows . w^T, for a matrix w of shape (w_rows, w_columns).
 template <typename T>
@@ -96,8 +101,19 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   const int inner = plain ? w_rows : w_columns, outer = plain ? w_columns : w_rows;
   if (n_rows == 1) {  // BLAS's matrix product takes up to 1.5 times as long here
     gemv(side, w_columns, w_rows, w, rows, out);
-  } else {
-    gemm(side, Side::plain, outer, n_rows, inner, w, w_columns, rows, inner, 0, out);
+    return;
+  }
+  const auto multiply_share = [=](int64_t first, int64_t last) {
+    const T* share = w + first * (plain ? 1 : w_columns);
+    gemm(side, Side::plain, static_cast<int>(last - first), n_rows, inner, share, w_columns, rows,
+         inner, 0, out + first, outer);
+  };
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    multiply_share(0, outer);
+  } else {  // BLAS's own threads share so few rows badly
+    const int64_t n_multiplications = static_cast<int64_t>(n_rows) * inner;
+    const int64_t grain = std::max<int64_t>(1, kMultiplicationsPerThread / n_multiplications);
+    torch::stable::parallel_for(0, outer, grain, multiply_share);
   }
 }
 
@@ -116,7 +132,7 @@ template <typename T>
 void sum_outer_products(const T* a, int a_columns, const T* b, int b_columns, int n_rows,
                         bool fresh, T* sum) {
   gemm(Side::plain, Side::transposed, b_columns, a_columns, n_rows, b, b_columns, a, a_columns,
-       fresh ? 0 : 1, sum);
+       fresh ? 0 : 1, sum, b_columns);
 }
 
 }  // namespace skdiscovery
