@@ -12,14 +12,19 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
+import torch
 from reporting import machine
+from torch import nn
 
 from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
 from skdiscovery.datasets import fetch_imdb
+from skdiscovery.nn.cells import RecurrentLayer
 
 RECIPE = {
     "learning_rate": 9.6e-3,
@@ -28,6 +33,7 @@ RECIPE = {
     "schedule": "linear",
     "weight_norm": True,
     "cell": "mlstm",
+    "initialisation": "orthogonal",
 }
 OTHERS = {
     "batch_size": (16, 64),
@@ -35,7 +41,11 @@ OTHERS = {
     "schedule": ("constant",),
     "weight_norm": (False, "all"),
     "cell": ("lstm",),
-    "learning_rate": (3e-4, 6e-4, 1.2e-3, 2.4e-3, 4.8e-3),
+    "learning_rate": (3e-4, 6e-4, 1.2e-3, 2.4e-3, 4.8e-3, 1.92e-2),
+    "dropout": (0.1,),
+    "grad_clip": (None,),
+    "persist_state": ("document", "always"),
+    "initialisation": ("uniform", "forget gate half open"),
 }
 
 
@@ -69,6 +79,26 @@ def model_for(recipe: dict, n_megabytes: float, **params: object) -> ByteMLSTMLa
     return ByteMLSTMLanguageModel(**recipe, **params, max_steps=n_steps)
 
 
+def initialised(way: str) -> AbstractContextManager:
+    """Return a context in which a new model's weights are drawn in a certain way."""
+    if way == "uniform":
+
+        def draw(matrix: torch.Tensor, generator: torch.Generator) -> None:
+            bound = matrix.shape[1] ** -0.5
+            nn.init.uniform_(matrix, -bound, bound, generator=generator)
+
+        return patch.object(nn.init, "orthogonal_", draw)
+    if way == "forget gate half open":
+        initialise = RecurrentLayer.initialise
+
+        def without_bias(layer: RecurrentLayer, generator: torch.Generator) -> None:
+            initialise(layer, generator)
+            nn.init.zeros_(layer.bias)
+
+        return patch.object(RecurrentLayer, "initialise", without_bias)
+    return nullcontext()
+
+
 def assess(
     train: TextCorpus,
     held_out: TextCorpus,
@@ -78,15 +108,18 @@ def assess(
 ) -> dict[str, object]:
     """Train by the recipe with one change, and return what came of it."""
     start = time.perf_counter()
+    recipe = RECIPE | change
+    way = recipe.pop("initialisation")
     lm = model_for(
-        RECIPE | change,
+        recipe,
         options.n_megabytes,
         hidden_size=options.hidden_size,
         precision=options.precision,
         random_state=seed,
     )
     try:
-        bits = -lm.fit(train).score(held_out)
+        with initialised(way):
+            bits = -lm.fit(train).score(held_out)
     except ValueError:  # the loss became nan: nothing else is wrong with what is given
         bits = math.nan
     (change_shown,) = [f"{k}={v}" for k, v in change.items()] or ["the recipe"]
