@@ -26,4 +26,4 @@ def test_the_story_of_the_readme_runs(tmp_path, monkeypatch):
     texts, labels = load_reviews(return_X_y=True)
     names = {"texts": texts[:60], "labels": labels[:60]}
     exec(story, names)
-    assert names["search"].best_estimator_["classifier"].neuron_indices_.shape == (1,)
+    assert len(names["search"].best_estimator_["classifier"].neuron_indices_) >= 1
