@@ -2,11 +2,17 @@
 
 from skdiscovery.ops.int8 import Int8Matrix, mlstm_packed_int8
 from skdiscovery.ops.mlstm import mlstm, mlstm_packed
-from skdiscovery.ops.runtime import flush_denormals, resolve_backend, resolve_device
+from skdiscovery.ops.runtime import (
+    flush_denormals,
+    has_narrow_products,
+    resolve_backend,
+    resolve_device,
+)
 
 __all__ = [
     "Int8Matrix",
     "flush_denormals",
+    "has_narrow_products",
     "mlstm",
     "mlstm_packed",
     "mlstm_packed_int8",

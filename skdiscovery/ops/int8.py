@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skdiscovery.ops.operands import check_batch_sizes, check_operand, check_operands
+from skdiscovery.ops.runtime import has_narrow_products
 
 
 class Int8Matrix(NamedTuple):
@@ -107,11 +108,11 @@ def _loop(
 
 def _multiply(state: Tensor, values: Tensor, scales: Tensor) -> Tensor:
     rounded = Int8Matrix.of(state)
-    if torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+    if has_narrow_products():
         # torch misreads the transpose of a single column.
         columns = values.t() if values.shape[1] > 1 else values.view(1, -1)
         sums = torch._int_mm(rounded.values, columns)
-    else:  # where that is twenty times slower than in float32, which is as exact
+    else:  # nearly as exact
         sums = rounded.values.float() @ values.float().t()
     return rounded.scales[:, None] * scales * sums
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from skdiscovery.nn import ByteLanguageModel, State
-from skdiscovery.ops import flush_denormals
+from skdiscovery.ops import flush_denormals, has_narrow_products
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
 from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
@@ -216,8 +216,10 @@ class _Run:
         return torch.stack(losses).sum(), grad_norm
 
     def _autocast(self) -> AbstractContextManager:
-        is_reduced = self.plan.dtype == torch.bfloat16
-        return torch.autocast(self.trainer.device.type, torch.bfloat16, is_reduced)
+        device = self.trainer.device.type
+        is_faster = device != "cpu" or has_narrow_products()
+        is_reduced = self.plan.dtype == torch.bfloat16 and is_faster
+        return torch.autocast(device, torch.bfloat16, is_reduced)
 
     def _gradients_kept_here(self, kept: bool) -> AbstractContextManager:
         """Let gradients add up on this rank, to be summed over the ranks with the last ones."""
