@@ -111,7 +111,7 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   if constexpr (std::is_same_v<T, BFloat16>) {
     multiply_share(0, outer);
   } else {  // BLAS's own threads share so few rows badly
-    const int64_t n_multiplications = static_cast<int64_t>(n_rows) * inner;
+    const int64_t n_multiplications = std::max<int64_t>(1, static_cast<int64_t>(n_rows) * inner);
     const int64_t grain = std::max<int64_t>(1, kMultiplicationsPerThread / n_multiplications);
     torch::stable::parallel_for(0, outer, grain, multiply_share);
   }
