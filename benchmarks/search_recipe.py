@@ -24,7 +24,7 @@ from torch import nn
 
 from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
 from skdiscovery.datasets import fetch_imdb
-from skdiscovery.nn.cells import RecurrentLayer
+from skdiscovery.nn.cells import RecurrentLayer, _uniform
 
 RECIPE = {
     "learning_rate": 9.6e-3,
@@ -81,13 +81,8 @@ def model_for(recipe: dict, n_megabytes: float, **params: object) -> ByteMLSTMLa
 
 def initialised(way: str) -> AbstractContextManager:
     """Return a context in which a new model's weights are drawn in a certain way."""
-    if way == "uniform":
-
-        def draw(matrix: torch.Tensor, generator: torch.Generator) -> None:
-            bound = matrix.shape[1] ** -0.5
-            nn.init.uniform_(matrix, -bound, bound, generator=generator)
-
-        return patch.object(nn.init, "orthogonal_", draw)
+    if way == "uniform":  # as the input matrices are
+        return patch.object(nn.init, "orthogonal_", _uniform)
     if way == "forget gate half open":
         initialise = RecurrentLayer.initialise
 

@@ -89,6 +89,8 @@ def _loop(
     h0: Tensor,
     c0: Tensor,
 ) -> tuple[Tensor, Tensor]:
+    if not has_narrow_products():  # float32's sums are nearly as exact
+        wh, wmh = wh.float(), None if wmh is None else wmh.float()
     hidden_states, cell_states = [], []
     h, c, start = h0, c0, 0
     for n in batch_sizes:
@@ -108,12 +110,12 @@ def _loop(
 
 def _multiply(state: Tensor, values: Tensor, scales: Tensor) -> Tensor:
     rounded = Int8Matrix.of(state)
-    if has_narrow_products():
+    if values.dtype == torch.int8:
         # torch misreads the transpose of a single column.
         columns = values.t() if values.shape[1] > 1 else values.view(1, -1)
         sums = torch._int_mm(rounded.values, columns)
-    else:  # nearly as exact
-        sums = rounded.values.float() @ values.float().t()
+    else:
+        sums = rounded.values.float() @ values.t()
     return rounded.scales[:, None] * scales * sums
 
 

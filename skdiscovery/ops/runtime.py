@@ -100,7 +100,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 def has_narrow_products() -> bool:
     """Return whether torch's products of bfloat16 and of int8 are worth it on this CPU.
 
-    Without AVX-512 they take some 20 times as long as float32's.
+    Without AVX-512 they take many times as long as float32's.
     """
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
