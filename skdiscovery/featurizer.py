@@ -61,8 +61,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     precision : {"auto", "float64", "float32", "bfloat16", "int8"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. "int8", on
-        the CPU only, is the fastest there if the processor has AVX-512 VNNI, and as fast as float32
-        if not; its features correlate with float32's at 0.999 or better.
+        the CPU only, is the fastest there, most of all if the processor has AVX-512 VNNI; its
+        features correlate with float32's at 0.999 or better.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
         What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
         are built on first use. A backend that is named and not available is an error; "auto" is

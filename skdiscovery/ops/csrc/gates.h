@@ -106,7 +106,8 @@ struct Gates {
 // A row of gates: four blocks of `hidden` units.
 template <typename Real, typename Stored>
 SKDISCOVERY_INLINE Gates<Real> load(const Stored* row, int64_t hidden, int64_t unit) {
-  return {row[unit], row[hidden + unit], row[2 * hidden + unit], row[3 * hidden + unit]};
+  return {Real(row[unit]), Real(row[hidden + unit]), Real(row[2 * hidden + unit]),
+          Real(row[3 * hidden + unit])};
 }
 
 template <typename Real, typename Stored>

@@ -11,26 +11,10 @@
 
 #include "arrays.h"
 #include "gates.h"
-#include "products.h"
+#include "whole_products.h"
 
 namespace skdiscovery {
 namespace {
-
-// torch multiplies eight-bit numbers several times as fast as float32's where the processor has an
-// instruction for that, and twenty times slower elsewhere. There whole numbers are kept in float32,
-// whose sums of up to 1,040 of these products are exact, and of more nearly so.
-#if defined(__AVX512VNNI__)
-using Whole = int8_t;
-using Sum = int32_t;
-#else
-using Whole = float;
-using Sum = float;
-
-void multiply(const float* rows, int n_rows, const float* w, int w_rows, int w_columns,
-              float* out) {
-  multiply(rows, n_rows, w, w_rows, w_columns, Side::transposed, out);
-}
-#endif
 
 // Calls work(row) for all rows.
 template <typename Work>
@@ -67,14 +51,14 @@ float quantise(const float* row, int64_t n, Whole* quantised) {
 }
 
 struct Matrix {
-  const Whole* values;
+  WholeMatrix values;
   const float* scales;
 };
 
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
-      : state_(new_array<Whole>(like, {n, hidden})),
+      : state_(new_array<Whole>(like, {n * hidden + 1})),
         scales_(new_array<float>(like, {n})),
         sums_(new_array<Sum>(like, {n, 4 * hidden})),
         m_(new_array<float>(like, {n, hidden})),
@@ -94,16 +78,16 @@ struct Scratch {
 };
 
 // Advances the n rows from first_row on by one step.
-void step(const Inputs<float>& inputs, const Matrix& wh, const Matrix& wmh, int64_t first_row,
-          int64_t n, const float* h_before, const float* c_before, const Scratch& scratch, float* h,
-          float* c) {
+void step(const Inputs<float>& inputs, const Matrix& wh, const std::optional<Matrix>& wmh,
+          int64_t first_row, int64_t n, const float* h_before, const float* c_before,
+          const Scratch& scratch, float* h, float* c) {
   const int64_t hidden = inputs.hidden;
   over_rows(n, hidden, [&](int64_t row) {
     const int64_t at = row * hidden;
     scratch.scales[row] = quantise(h_before + at, hidden, scratch.state + at);
   });
-  if (wmh.values != nullptr) {
-    multiply(scratch.state, n, wmh.values, hidden, hidden, scratch.sums);
+  if (wmh.has_value()) {
+    wmh->values.multiply(scratch.state, n, scratch.sums);
     over_rows(n, hidden, [&](int64_t row) {
       const int64_t at = row * hidden;
       const float scale = scratch.scales[row];
@@ -112,12 +96,12 @@ void step(const Inputs<float>& inputs, const Matrix& wh, const Matrix& wmh, int6
       float* m_row = scratch.m + at;
 #pragma GCC ivdep
       for (int64_t k = 0; k < hidden; ++k) {
-        m_row[k] = scale * wmh.scales[k] * sums_row[k] * mx_row[k];
+        m_row[k] = scale * wmh->scales[k] * sums_row[k] * mx_row[k];
       }
       scratch.scales[row] = quantise(m_row, hidden, scratch.state + at);
     });
   }
-  multiply(scratch.state, n, wh.values, 4 * hidden, hidden, scratch.sums);
+  wh.values.multiply(scratch.state, n, scratch.sums);
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
     const int64_t at = row * hidden;
     const float scale = scratch.scales[row];
@@ -145,10 +129,10 @@ std::tuple<Tensor, Tensor> mlstm_packed_int8(Tensor x, OptionalTensor mx, Option
                                              OptionalTensor wmh_scales, Tensor h0, Tensor c0) {
   const int64_t n_rows = (symbols.has_value() ? *symbols : x).size(0), hidden = wh.size(1);
   const Inputs<float> inputs(x, mx, symbols, hidden);
-  Arrays<Whole> quantised;
   Arrays<float> real;
-  const Matrix wh_matrix{quantised(wh), real(wh_scales)};
-  const Matrix wmh_matrix{quantised(wmh), real(wmh_scales)};
+  const Matrix wh_matrix{WholeMatrix(wh), real(wh_scales)};
+  std::optional<Matrix> wmh_matrix;
+  if (wmh.has_value()) wmh_matrix.emplace(Matrix{WholeMatrix(*wmh), real(*wmh_scales)});
   const Tensor h = new_array<float>(h0, {n_rows, hidden});
   const Tensor c = new_array<float>(h0, {n_rows, hidden});
   const Scratch scratch(h0, h0.size(0), hidden);

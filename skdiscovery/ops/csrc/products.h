@@ -117,16 +117,6 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   }
 }
 
-// The same in whole numbers, out = rows . w^T.
-inline void multiply(const int8_t* rows, int n_rows, const int8_t* w, int w_rows, int w_columns,
-                     int32_t* out) {
-  // torch misreads the transpose of a single column.
-  const Tensor columns = w_columns > 1 ? view_of(w, w_columns, w_rows, w_columns, Side::transposed)
-                                       : view_of(w, 1, w_rows, w_rows, Side::plain);
-  call_product("aten::_int_mm", view_of(rows, n_rows, w_columns, w_columns, Side::plain), columns,
-               view_of(out, n_rows, w_rows, w_rows, Side::plain));
-}
-
 // sum += a^T . b over n_rows rows; with `fresh`, sum = a^T . b.
 template <typename T>
 void sum_outer_products(const T* a, int a_columns, const T* b, int b_columns, int n_rows,
