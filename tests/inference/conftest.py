@@ -90,6 +90,12 @@ def reference(weights):
 
 
 @pytest.fixture(scope="session")
+def numpy_read():
+    """Return a function of weights and a document: hidden states, cell states and logits."""
+    return lambda weights, document: NumpyModel(weights).read(document)
+
+
+@pytest.fixture(scope="session")
 def make_documents():
     """Random bytes of given lengths."""
 
