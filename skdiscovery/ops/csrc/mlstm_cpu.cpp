@@ -53,6 +53,17 @@ class Cell : public Inputs<Stored> {
   const Real *const c0, *const keep;
 };
 
+// The recurrent matrices, which n_steps products need.
+template <typename Stored>
+struct Factors {
+  template <typename Real>
+  Factors(const Cell<Stored, Real>& cell, Side side, int64_t most_rows, int64_t n_steps)
+      : wh(cell.wh, 4 * cell.hidden, cell.hidden, side, most_rows, n_steps),
+        wmh(cell.wmh, cell.hidden, cell.hidden, side, most_rows, n_steps) {}
+
+  const Factor<Stored> wh, wmh;
+};
+
 // Products of bfloat16 numbers are twice as fast as float32's where the processor has an
 // instruction for them, and far slower elsewhere: there they are widened.
 #if defined(__AVX512BF16__)
@@ -83,16 +94,15 @@ auto with_numbers(const Tensor& x, const Run& run) {
 // Advances the n rows from first_row on by one step. `gates` (n, 4H) and `mh` (n, H; mLSTM only)
 // are what the backward pass needs, `m` (n, H) is scratch.
 template <typename Stored, typename Real>
-void step(const Cell<Stored, Real>& cell, int64_t first_row, int64_t n, const Stored* h_before,
-          const Real* c_before, Stored* mh, Stored* m, Stored* gates, Stored* h, Real* c) {
+void step(const Cell<Stored, Real>& cell, const Factors<Stored>& factors, int64_t first_row,
+          int64_t n, const Stored* h_before, const Real* c_before, Stored* mh, Stored* m,
+          Stored* gates, Stored* h, Real* c) {
   const int64_t hidden = cell.hidden;
-  if (cell.wmh != nullptr) {
-    multiply(h_before, n, cell.wmh, hidden, hidden, Side::transposed, mh);
-  }
+  if (factors.wmh) factors.wmh.multiply(h_before, n, mh);
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
     const Real keep = cell.keep_of(first_row + row);
     Stored* m_row = m + row * hidden;
-    if (cell.wmh != nullptr) {
+    if (factors.wmh) {
       Stored* mh_row = mh + row * hidden;
       const Stored* mx_row = cell.mx_row(first_row + row);
 #pragma GCC ivdep
@@ -106,7 +116,7 @@ void step(const Cell<Stored, Real>& cell, int64_t first_row, int64_t n, const St
       for (int64_t k = first; k < last; ++k) m_row[k] = keep * h_row[k];
     }
   });
-  multiply(m, n, cell.wh, 4 * hidden, hidden, Side::transposed, gates);
+  factors.wh.multiply(m, n, gates);
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
     const Real keep = cell.keep_of(first_row + row);
     const Stored* x_row = cell.x_row(first_row + row);
@@ -145,12 +155,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mlstm(Tensor x, OptionalTensor mx,
         multiplicative ? new_array<Stored>(h0, {n_steps, n, hidden}) : new_array<Stored>(h0, {0});
     const Tensor m = new_array<Stored>(h0, {n, hidden});
 
+    const Factors<Stored> factors(cell, Side::transposed, n, n_steps);
     const Stored* h_before = cell.h0;
     const Real* c_before = cell.c0;
     for (int64_t t = 0; t < n_steps; ++t) {
       Stored* h_now = data<Stored>(h) + t * state;
       Real* c_now = data<Real>(c) + t * state;
-      step(cell, t * n, n, h_before, c_before,
+      step(cell, factors, t * n, n, h_before, c_before,
            multiplicative ? data<Stored>(mh) + t * state : nullptr, data<Stored>(m),
            data<Stored>(gates) + t * 4 * state, h_now, c_now);
       h_before = h_now;
@@ -176,14 +187,15 @@ std::tuple<Tensor, Tensor> mlstm_packed(Tensor x, OptionalTensor mx, OptionalTen
     const Tensor mh = new_array<Stored>(h0, {n_most, hidden});
     const Tensor m = new_array<Stored>(h0, {n_most, hidden});
 
+    const Factors<Stored> factors(cell, Side::transposed, n_most, batch_sizes.size());
     const Stored* h_before = cell.h0;
     const Real* c_before = cell.c0;
     int64_t row = 0;
     for (const int64_t n : batch_sizes) {
       Stored* h_now = data<Stored>(h) + row * hidden;
       Real* c_now = data<Real>(c) + row * hidden;
-      step(cell, row, n, h_before, c_before, data<Stored>(mh), data<Stored>(m), data<Stored>(gates),
-           h_now, c_now);
+      step(cell, factors, row, n, h_before, c_before, data<Stored>(mh), data<Stored>(m),
+           data<Stored>(gates), h_now, c_now);
       h_before = h_now;
       c_before = c_now;
       row += n;
@@ -248,6 +260,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     const Tensor dc_carried = new_array<Real>(h0, {n, hidden});
     std::fill(data<Real>(dc_carried), data<Real>(dc_carried) + state, Real(0));
 
+    const Factors<Stored> factors(cell, Side::plain, n, n_steps);
     for (int64_t t = n_steps - 1; t >= 0; --t) {
       const int64_t first_row = t * n;
       const Real* c_before = t > 0 ? c_all + (t - 1) * state : cell.c0;
@@ -275,7 +288,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
           dc_carried_row[k] = keep_row * dc_now * unit.f;
         }
       });
-      multiply(dz_now, n, cell.wh, 4 * hidden, hidden, Side::plain, data<Stored>(dm));
+      factors.wh.multiply(dz_now, n, data<Stored>(dm));
       over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
         const Real keep_row = cell.keep_of(first_row + row);
         const int64_t at = row * hidden;
@@ -302,8 +315,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
         }
       });
       if (multiplicative) {
-        multiply(data<Stored>(dmh) + t * state, n, cell.wmh, hidden, hidden, Side::plain,
-                 data<Stored>(dh_carried));
+        factors.wmh.multiply(data<Stored>(dmh) + t * state, n, data<Stored>(dh_carried));
       }
     }
 

@@ -1,4 +1,4 @@
-// Matrix products on the CPU, from the libraries that torch brings.
+// Matrix products on the CPU, from the libraries that torch brings or, of panels, our own.
 //
 // Theirs is a matrix that counts columns first, so they see each row-major matrix here as its
 // transpose: m, n and k, and the sides, are in their terms.
@@ -11,9 +11,11 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
+#include "panels.h"
 #include "torch_product.h"
 
 extern "C" {
@@ -91,9 +93,6 @@ inline void gemv(Side side, int m, int n, const BFloat16* a, const BFloat16* x, 
        plain ? m : n);
 }
 
-// Multiplications that are worth a thread of their own.
-constexpr int64_t kMultiplicationsPerThread = 1 << 18;
-
 // out = rows . w, or rows . w^T, for a matrix w of shape (w_rows, w_columns).
 template <typename T>
 void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, Side side, T* out) {
@@ -116,6 +115,63 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
     torch::stable::parallel_for(0, outer, grain, multiply_share);
   }
 }
+
+// Whether panels are faster than BLAS: measured with AVX2, for 2 to 512 rows.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <typename T>
+constexpr bool kHasPanels = std::is_floating_point_v<T>;
+#else
+template <typename T>
+constexpr bool kHasPanels = false;
+#endif
+
+// One side of many products, rows . w or rows . w^T, for a matrix w of shape (w_rows, w_columns) or
+// null.
+template <typename T, bool has_panels = kHasPanels<T>>
+class Factor {
+ public:
+  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t /*most_rows*/,
+         int64_t /*n_products*/)
+      : w_(w), w_rows_(w_rows), w_columns_(w_columns), side_(side) {}
+
+  explicit operator bool() const { return w_ != nullptr; }
+
+  void multiply(const T* rows, int n_rows, T* out) const {
+    skdiscovery::multiply(rows, n_rows, w_, w_rows_, w_columns_, side_, out);
+  }
+
+ private:
+  const T* w_;
+  int w_rows_, w_columns_;
+  Side side_;
+};
+
+template <typename T>
+class Factor<T, true> : public Factor<T, false> {
+ public:
+  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t n_products)
+      : Factor<T, false>(w, w_rows, w_columns, side, most_rows, n_products) {
+    if (w == nullptr || most_rows < 2 || n_products < kProductsPerPacking) return;
+    if (side == Side::plain) {
+      panels_.emplace(w, w_rows, w_columns, w_columns, 1);
+    } else {
+      panels_.emplace(w, w_columns, w_rows, 1, w_columns);
+    }
+  }
+
+  void multiply(const T* rows, int n_rows, T* out) const {
+    if (panels_.has_value()) {
+      panels_->multiply(rows, n_rows, out);
+    } else {
+      Factor<T, false>::multiply(rows, n_rows, out);
+    }
+  }
+
+ private:
+  static constexpr int64_t kProductsPerPacking = 16;
+
+  std::optional<Panels<RealTile<T>>> panels_;
+};
 
 // sum += a^T . b over n_rows rows; with `fresh`, sum = a^T . b.
 template <typename T>
