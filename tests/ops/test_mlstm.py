@@ -156,13 +156,18 @@ every_form = pytest.mark.parametrize("form", ["symbols", "dense"])
 every_cell = pytest.mark.parametrize("cell", ["mlstm", "lstm"])
 with_and_without_mask = pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 
+# Numbers of steps and sequences, and widths, for each way of making the products.
+every_size = pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (16, 23, 33), (17, 71, 9), (256, 3, 17)]
+)
+
 
 def every_case(test):
     return every_cell(every_form(with_and_without_mask(test)))
 
 
 @every_case
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (16, 23, 33), (256, 3, 17)])
+@every_size
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_forward_is_the_plain_loop(cell, form, masked, sizes, dtype, tolerance):
     given = operands(*sizes, cell=cell, form=form, masked=masked).to(dtype)
@@ -172,7 +177,7 @@ def test_forward_is_the_plain_loop(cell, form, masked, sizes, dtype, tolerance):
 
 
 @every_case
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (16, 23, 33), (256, 3, 17)])
+@every_size
 def test_float32_gradients_are_those_of_float64(cell, form, masked, sizes):
     given = operands(*sizes, cell=cell, form=form, masked=masked).to(torch.float32)
     assert_same(gradients(given), gradients(given.to(torch.float64)), 1e-5)
@@ -316,6 +321,16 @@ def test_packed_is_dense_without_the_padding(cell, form, lengths, seed):
     given = operands(lengths[0], len(lengths), 4, cell=cell, form=form, seed=seed)
     h, c, _ = mlstm(*given)
     assert_same(packed(given, lengths), (pack(h, lengths).data, pack(c, lengths).data), 1e-12)
+
+
+@every_cell
+@every_form
+def test_packed_shrinks_from_many_sequences_to_one(cell, form):
+    lengths = np.linspace(40, 2, 70).astype(int).tolist()  # past every change of product
+    given = operands(lengths[0], len(lengths), 19, cell=cell, form=form)
+    h, c, _ = numpy_mlstm(given)
+    expected = [pack(torch.from_numpy(rows), lengths).data for rows in (h, c)]
+    assert_same(packed(given, lengths), expected, 1e-12)
 
 
 def pack(padded, lengths):

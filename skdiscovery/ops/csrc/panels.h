@@ -17,29 +17,36 @@ namespace skdiscovery {
 // Multiplications that are worth a thread of their own.
 constexpr int64_t kMultiplicationsPerThread = 1 << 18;
 
-// Multiplies real numbers. Two vectors of columns and six rows fill the sixteen registers.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kRegisters = 32;
+#else
+constexpr int kVectorBytes = 32, kRegisters = 16;
+#endif
+
+// Multiplies real numbers. The sums of two vectors of columns and kRows rows stay in registers,
+// beside two vectors of weights and a state.
 template <typename T>
 struct RealTile {
   using Weight = T;
   using Row = T;
   using Sum = T;
-  typedef T Vector __attribute__((vector_size(32)));
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
   static constexpr int kLanes = sizeof(Vector) / sizeof(T), kColumns = 2 * kLanes;
-  static constexpr int kRows = 6, kDepth = 1;
+  static constexpr int kRows = (kRegisters - 3) / 2, kDepth = 1;
 
   template <int n>
   static void multiply(const T* rows, int64_t k, const T* panel, T (*sums)[kColumns]) {
     Vector left[n] = {}, right[n] = {};
     for (int64_t at = 0; at < k; ++at) {
       const Vector* weights = reinterpret_cast<const Vector*>(panel + at * kColumns);
-#pragma GCC unroll 6
+#pragma GCC unroll 14
       for (int row = 0; row < n; ++row) {
         const T state = rows[row * k + at];
         left[row] += state * weights[0];
         right[row] += state * weights[1];
       }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 14
     for (int row = 0; row < n; ++row) {
       Vector* out = reinterpret_cast<Vector*>(sums[row]);
       out[0] = left[row];

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -116,14 +117,17 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   }
 }
 
-// Whether panels are faster than BLAS: measured with AVX2, for 8 to 128 rows.
-#if defined(__AVX2__) && !defined(__AVX512F__)
-template <typename T>
-constexpr bool kHasPanels = std::is_floating_point_v<T>;
+// For how many rows, at most, panels are faster than BLAS: measured for 8 to 128 of them.
+#if defined(__AVX512F__)
+constexpr int kMostRowsByPanels = 64;
+#elif defined(__AVX2__)
+constexpr int kMostRowsByPanels = std::numeric_limits<int>::max();
 #else
-template <typename T>
-constexpr bool kHasPanels = false;
+constexpr int kMostRowsByPanels = 0;
 #endif
+
+template <typename T>
+constexpr bool kHasPanels = std::is_floating_point_v<T> && kMostRowsByPanels > 0;
 
 // One side of many products, rows . w or rows . w^T, for a matrix w of shape (w_rows, w_columns) or
 // null.
@@ -160,7 +164,7 @@ class Factor<T, true> : public Factor<T, false> {
   }
 
   void multiply(const T* rows, int n_rows, T* out) const {
-    if (panels_.has_value()) {
+    if (panels_.has_value() && n_rows <= kMostRowsByPanels) {
       panels_->multiply(rows, n_rows, out);
     } else {
       Factor<T, false>::multiply(rows, n_rows, out);
