@@ -95,8 +95,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         are the devices, each with the same script, and this is not used.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
-        bfloat16, weights, cell state and loss stay in float32. On a CPU with instructions for it
-        (AVX512-BF16), compiled kernels train about twice as fast in bfloat16.
+        bfloat16, weights, cell state and loss stay in float32. On a CPU with AVX512-BF16,
+        compiled kernels train up to twice as fast in bfloat16 (AMD), or a third slower (Intel
+        without AMX).
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
         What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
         are built on first use. A backend that is named and not available is an error; "auto" is
