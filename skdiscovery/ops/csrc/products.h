@@ -135,7 +135,7 @@ template <typename T, bool has_panels = kHasPanels<T>>
 class Factor {
  public:
   Factor(const T* w, int w_rows, int w_columns, Side side, int64_t /*most_rows*/,
-         int64_t /*n_products*/)
+         int64_t /*least_rows*/, int64_t /*n_products*/)
       : w_(w), w_rows_(w_rows), w_columns_(w_columns), side_(side) {}
 
   explicit operator bool() const { return w_ != nullptr; }
@@ -153,9 +153,11 @@ class Factor {
 template <typename T>
 class Factor<T, true> : public Factor<T, false> {
  public:
-  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t n_products)
-      : Factor<T, false>(w, w_rows, w_columns, side, most_rows, n_products) {
-    if (w == nullptr || most_rows < 2 || n_products < kProductsPerPacking) return;
+  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t least_rows,
+         int64_t n_products)
+      : Factor<T, false>(w, w_rows, w_columns, side, most_rows, least_rows, n_products) {
+    const bool too_few = most_rows < 2 || n_products < kProductsPerPacking;
+    if (w == nullptr || too_few || least_rows > kMostRowsByPanels) return;
     if (side == Side::plain) {
       panels_.emplace(w, w_rows, w_columns, w_columns, 1);
     } else {
