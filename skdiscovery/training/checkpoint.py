@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +48,8 @@ class CheckpointFolder:
     seed : int
         What all randomness of the run comes from; :meth:`latest` replaces it by that of the
         checkpoint it reads.
+    may_change : collection of str
+        Of ``run``, what a checkpoint to go on from may have otherwise.
 
     Raises
     ------
@@ -54,7 +57,13 @@ class CheckpointFolder:
         If the folder cannot be made or written to: known before hours of training, not after.
     """
 
-    def __init__(self, folder: str | os.PathLike, run: dict[str, Any], seed: int):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        run: dict[str, Any],
+        seed: int,
+        may_change: Collection[str] = (),
+    ):
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +76,7 @@ class CheckpointFolder:
         remove_unfinished(self.folder)
         self.run = json.loads(json.dumps(run))
         self.seed = seed
+        self.may_change = may_change
 
     def files(self) -> list[Path]:
         """Return the files of the last checkpoints, the oldest first."""
@@ -128,16 +138,19 @@ class CheckpointFolder:
         return snapshot
 
     def _check_run(self, path: Path, run: dict[str, Any]) -> None:
-        differences = [
-            f"{name} was {run.get(name)!r} and is {self.run.get(name)!r}"
+        differences = {
+            name: f"{name} was {run.get(name)!r} and is {self.run.get(name)!r}"
             for name in sorted(run.keys() | self.run.keys())
             if run.get(name) != self.run.get(name)
-        ]
-        if differences:
+        }
+        refused = [text for name, text in differences.items() if name not in self.may_change]
+        if refused:
             raise ValueError(
-                f"{os.fspath(path)!r} is of another run: {'; '.join(differences)}. Set these back, "
+                f"{os.fspath(path)!r} is of another run: {'; '.join(refused)}. Set these back, "
                 "or give another checkpoint_dir."
             )
+        if differences:
+            logger.warning("going on from %s: %s", path, "; ".join(differences.values()))
 
 
 class _DamagedError(Exception):

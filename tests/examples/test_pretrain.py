@@ -332,6 +332,14 @@ def test_a_killed_run_goes_on(run, monkeypatch, tmp_path):
     assert_same_weights(run(), run(name="uninterrupted"))
 
 
+def test_a_run_that_has_ended_is_made_longer(run):
+    constant = "--schedule=constant"
+    folder = run(constant)
+    run(constant, "--max-steps=60")
+    assert results(folder)["n_steps"] == 60
+    assert_same_weights(folder, run(constant, "--max-steps=60", name="so from the start"))
+
+
 def test_ctrl_c_leaves_a_model_and_the_run_goes_on(run, monkeypatch):
     with monkeypatch.context() as patch:
         when_saved(patch, 20, KeyboardInterrupt())
@@ -375,9 +383,9 @@ def test_another_command_with_the_same_name_is_refused(run, capsys):
     folder = run()
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit, match="2"):
-        run("--learning-rate=0.02")
+        run("--dropout=0.2")
     error = capsys.readouterr().err
-    assert "is of another run: learning_rate was 0.01 and is 0.02" in error
+    assert "is of another run: dropout was 0.0 and is 0.2" in error
     assert "Traceback" not in error
     assert (folder / "model.safetensors").read_bytes() == before
 

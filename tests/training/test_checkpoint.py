@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel
@@ -99,6 +100,33 @@ def test_a_run_without_a_seed_resumes_with_its_own(tmp_path, monkeypatch):
 def test_a_finished_run_is_not_trained_on(tmp_path):
     finished = small(tmp_path).fit(TEXTS)
     assert_same_training(small(tmp_path).fit(TEXTS), finished)
+
+
+@pytest.mark.parametrize("end", [{"max_epochs": 1}, {"max_steps": 31}, {"max_epochs": 3}], ids=str)
+def test_a_finished_run_that_is_made_longer_is_one_that_was_so_from_the_start(
+    end, tmp_path, caplog
+):
+    settings = {"schedule": "constant", "validation_fraction": 0.0}
+    finished = small(tmp_path, **settings, **end).fit(TEXTS)
+    assert not caplog.text
+    longer = small(tmp_path, **settings, max_epochs=4).fit(TEXTS)
+    whole = small(**settings, max_epochs=4).fit(TEXTS)
+
+    assert finished.n_steps_ < longer.n_steps_ == whole.n_steps_
+    for name, array in whole.weights_.items():
+        np.testing.assert_array_equal(longer.weights_[name], array)
+    for name, value in end.items():
+        assert f"{name} was {value} and is {longer.get_params()[name]}" in caplog.text
+
+
+def test_a_resumed_run_takes_the_new_learning_rate_and_its_slope(tmp_path, caplog):
+    finished = small(tmp_path, max_steps=20).fit(TEXTS)
+    longer = small(tmp_path, max_steps=50, learning_rate=0.05).fit(TEXTS)
+    rates = longer.history_.set_index("step")["learning_rate"]
+    steps = np.array([30, 40, 50])
+    np.testing.assert_allclose(rates[steps], 0.05 * (1 - (steps - 1) / 50))
+    pd.testing.assert_frame_equal(longer.history_[: len(finished.history_)], finished.history_)
+    assert "learning_rate was 0.01 and is 0.05; max_steps was 20 and is 50" in caplog.text
 
 
 def test_the_last_three_and_the_best_are_kept(tmp_path):
@@ -204,7 +232,7 @@ def test_an_interrupted_write_leaves_the_checkpoints_before(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("change", "texts", "message"),
     [
-        ({"learning_rate": 0.02}, TEXTS, "learning_rate was 0.01 and is 0.02"),
+        ({"grad_clip": None, "max_epochs": 3}, TEXTS, r"run: grad_clip was 1\.0 and is None\. Set"),
         (
             {"hidden_size": 13, "dropout": 0.2},
             TEXTS,
