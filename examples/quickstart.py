@@ -28,7 +28,11 @@ from skdiscovery import (
 from skdiscovery.datasets import load_reviews
 
 FOLDER = Path("runs/quickstart")
-TEXT = "I loved it. The acting was wonderful. Then the ending ruined everything: dull, a waste."
+TEXT = (
+    "This is one of the best films I have ever seen. The acting is excellent and the story is "
+    "beautiful. But the sequel is terrible: boring, stupid and a complete waste of time."
+)
+SENTIMENT_NEURON = 79  # of the model that ships, as its card says: high for praise
 
 
 def main() -> None:
@@ -51,23 +55,30 @@ def main() -> None:
     print(f"   all neurons that L1 kept: {searches[None].score(test_texts, test_labels):.2f}")
     print(f"   one neuron:              {searches[1].score(test_texts, test_labels):.2f}")
     print("   (A small model, and few reviews to learn from: the README has the figures on SST-2.)")
-    sentiment = searches[1].best_estimator_
+    pipeline = searches[1].best_estimator_
 
     print("\n3. The sentiment neuron")
-    neuron, sign = describe_neuron(sentiment)
+    describe_neuron(pipeline)
+    print(f"   Found on all of SST-2 it is {SENTIMENT_NEURON}, and that one is shown here:")
 
     print("\n4. What it thinks of a text, letter by letter")
     path = FOLDER / "heatmap.png"
-    plot_heatmap(sentiment, TEXT).figure_.savefig(path, dpi=150)
+    plot_heatmap(pipeline, TEXT, neuron=SENTIMENT_NEURON).figure_.savefig(path, dpi=150)
     print(f"   {path}")
 
     print("\n5. Text written with the neuron held")
-    model = sentiment["featurizer"].language_model_
-    for name, value in (("positive", sign), ("negative", -sign)):
+    model = pipeline["featurizer"].language_model_
+    for value in (2, -2):  # a state is within -1 and 1 by itself: these push
         written = model.generate(
-            "This movie is", n_bytes=150, temperature=0.6, overwrite={neuron: value}, random_state=0
+            "The acting was",
+            n_bytes=100,
+            n_samples=3,
+            temperature=0.6,
+            overwrite={SENTIMENT_NEURON: value},
+            random_state=0,
         )
-        print(f"   {name}: {' '.join(written[0].split())}")
+        for text in written:
+            print(f"   at {value:+d}: {' '.join(text.split())}")
     print(f"\nDone in {time.perf_counter() - start:.0f} seconds.")
 
 
@@ -109,15 +120,14 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
         return GridSearchCV(pipeline, grid, cv=3).fit(texts, labels)
 
 
-def describe_neuron(pipeline: Pipeline) -> tuple[int, int]:
-    """Print what the classifier found; return the neuron and its sign."""
+def describe_neuron(pipeline: Pipeline) -> None:
+    """Print what the classifier found."""
     featurizer, classifier = pipeline["featurizer"], pipeline["classifier"]
     column = classifier.neuron_indices_[0]
     name = featurizer.get_feature_names_out()[column]
     direction = "above" if classifier.neuron_sign_ > 0 else "below"
     print(f"   {classifier.n_features_used_} of {classifier.n_features_in_} features kept by L1")
     print(f"   the first is {name}: positive {direction} {classifier.threshold_:.2f}")
-    return int(featurizer.feature_neurons_[column]), classifier.neuron_sign_
 
 
 if __name__ == "__main__":

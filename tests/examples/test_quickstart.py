@@ -18,6 +18,12 @@ def test_the_quickstart_does_the_main_job(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "runs/quickstart" / picture).stat().st_size > 5_000
 
 
+def test_its_sentiment_neuron_is_that_of_the_model_that_ships():
+    quickstart = runpy.run_path(str(ROOT / "examples/quickstart.py"))
+    card = (ROOT / "skdiscovery/pretrained/weights/default.md").read_text()
+    assert f"sentiment neuron** is {quickstart['SENTIMENT_NEURON']}," in card
+
+
 def test_the_story_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (story,) = re.findall(
