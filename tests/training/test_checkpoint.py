@@ -55,10 +55,14 @@ def fit_until(step, model, monkeypatch):
             model.fit(TEXTS)
 
 
+def assert_same_weights(model, other):
+    assert model.weights_.keys() == other.weights_.keys()
+    for name, array in other.weights_.items():
+        np.testing.assert_array_equal(model.weights_[name], array, err_msg=name)
+
+
 def assert_same_training(model, other):
-    assert all(
-        np.array_equal(model.weights_[name], other.weights_[name]) for name in model.weights_
-    )
+    assert_same_weights(model, other)
     timing = ["bytes_per_second"]
     assert model.history_.drop(columns=timing).equals(other.history_.drop(columns=timing))
     assert model.validation_history_.equals(other.validation_history_)
@@ -113,8 +117,7 @@ def test_a_finished_run_that_is_made_longer_is_one_that_was_so_from_the_start(
     whole = small(**settings, max_epochs=4).fit(TEXTS)
 
     assert finished.n_steps_ < longer.n_steps_ == whole.n_steps_
-    for name, array in whole.weights_.items():
-        np.testing.assert_array_equal(longer.weights_[name], array)
+    assert_same_weights(longer, whole)
     for name, value in end.items():
         assert f"{name} was {value} and is {longer.get_params()[name]}" in caplog.text
 
@@ -340,6 +343,5 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch,
     assert interrupted.n_steps_ == 12
     assert sorted(tmp_path.glob("step-*"))[-1].name == "step-000000000012.safetensors"
     resumed, unbroken = small(tmp_path).fit(TEXTS), small().fit(TEXTS)
-    for name, array in unbroken.weights_.items():
-        np.testing.assert_array_equal(resumed.weights_[name], array)
+    assert_same_weights(resumed, unbroken)
     assert resumed.validation_history_.equals(unbroken.validation_history_)
