@@ -126,7 +126,7 @@ def draw(table: pd.DataFrame) -> Figure:
         label = name if name == "one neuron" else f"all neurons, {name}"
         below.plot(table["megabytes"], table[name], style, color=colours[name], label=label)
     below.set(xlabel="text read, MB", ylabel="SST-2 validation accuracy, %")
-    below.legend()
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

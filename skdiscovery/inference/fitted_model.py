@@ -227,7 +227,7 @@ class FittedModelMixin:
         >>> from skdiscovery import ByteMLSTMLanguageModel
         >>> lm = ByteMLSTMLanguageModel.from_pretrained("default", device="cpu")
         >>> texts, traces = lm.generate(
-        ...     ["It was", "I am"], n_bytes=20, overwrite={415: 0.9}, trace_neurons=[415]
+        ...     ["It was", "I am"], n_bytes=20, overwrite={79: 0.9}, trace_neurons=[79]
         ... )
         >>> texts[1][:4], traces[1].text_bytes[:6], traces[1].hidden.shape
         ('I am', b'\n I am', (26, 1))
