@@ -29,8 +29,8 @@ from skdiscovery.datasets import load_reviews
 
 FOLDER = Path("runs/quickstart")
 TEXT = (
-    "This is one of the best films I have ever seen. The acting is excellent and the story is "
-    "beautiful. But the sequel is terrible: boring, stupid and a complete waste of time."
+    "It is a beautiful and touching story with excellent performances. But the sequel is terrible: "
+    "boring, stupid and a complete waste of time."
 )
 SENTIMENT_NEURON = 79  # of the model that ships, as its card says: high for praise
 
