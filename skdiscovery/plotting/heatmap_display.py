@@ -89,6 +89,8 @@ class HeatmapDisplay:
     'fixed colour scale -1 to 1'
     """
 
+    _made_figure = False
+
     def __init__(
         self,
         text_bytes: bytes | Sequence[bytes],
@@ -268,6 +270,7 @@ rows_per_page
         """
         self.ax_, self.mesh_ = self._draw(self._texts(), page, ax=ax)
         self.figure_: Any = self.ax_.figure
+        self._made_figure = ax is None
         return self
 
     def save(self, path: str | os.PathLike = ".", *, dpi: float = 150) -> list[Path]:
@@ -331,9 +334,18 @@ rows_per_page
         True
         """
         beginning = self._first_text()[:200].decode("utf-8", "ignore")
-        return html_page(" ".join(beginning.split())[:60] or "Heat map", self._repr_html_())
+        return html_page(" ".join(beginning.split())[:60] or "Heat map", self._html())
 
     def _repr_html_(self) -> str:
+        if self._made_figure:
+            import matplotlib.pyplot as plt
+
+            # At the end of a cell this backend shows the figures left open: the same grid again.
+            if "inline" in plt.get_backend():
+                plt.close(self.figure_)
+        return self._html()
+
+    def _html(self) -> str:
         texts = self._texts()
         vmin, vmax, caption = self._scale_and_caption(texts)
         return heatmap_html(

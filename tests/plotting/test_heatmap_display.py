@@ -75,6 +75,19 @@ def test_a_notebook_shows_the_body_of_the_page():
     assert "<title>Heat map</title>" in HeatmapDisplay(b"", []).to_html()
 
 
+def test_a_notebook_does_not_show_it_twice(monkeypatch):
+    display = HeatmapDisplay.from_activations(TEXT, VALUES)
+    display._repr_html_()
+    assert plt.fignum_exists(display.figure_.number)  # of another backend, whose window stays
+
+    monkeypatch.setattr(plt, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    _, ax = plt.subplots()
+    HeatmapDisplay.from_activations(TEXT, VALUES, ax=ax)._repr_html_()
+    assert plt.fignum_exists(ax.figure.number)
+    display._repr_html_()
+    assert not plt.fignum_exists(display.figure_.number)
+
+
 def test_the_page_in_a_browser(open_page):
     attack = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
     display = HeatmapDisplay(attack.encode(), np.linspace(-1, 1, len(attack)), description=attack)
