@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from skdiscovery.inference.pooling import Pooler
 from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.progress import tqdm
 
 StateName = Literal["cell", "hidden"]
 

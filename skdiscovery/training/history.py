@@ -4,7 +4,8 @@ import math
 import time
 
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from skdiscovery.progress import tqdm
 
 LOG_EVERY = 10
 """Steps between two rows of the history. Between them, nothing waits for the device."""
