@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 IN_A_NOTEBOOK_WITHOUT_WIDGETS = """
 import sys, types
 
@@ -11,13 +8,10 @@ sys.modules["ipywidgets"] = sys.modules["IPython.html.widgets"] = None
 """
 
 
-def run(code):
-    command = [sys.executable, "-c", IN_A_NOTEBOOK_WITHOUT_WIDGETS + code]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_a_notebook_without_widgets_is_not_warned():
-    assert "TqdmWarning: IProgress not found" in run("import tqdm.auto").stderr  # else no test
-    result = run("from skdiscovery.progress import tqdm; tqdm(total=3).update(3)")
+def test_a_notebook_without_widgets_is_not_warned(run_script):
+    plain = run_script(IN_A_NOTEBOOK_WITHOUT_WIDGETS + "import tqdm.auto")
+    assert "TqdmWarning: IProgress not found" in plain.stderr  # else there is nothing to test
+    use = "from skdiscovery.progress import tqdm; tqdm(total=3).update(3)"
+    result = run_script(IN_A_NOTEBOOK_WITHOUT_WIDGETS + use)
     assert "Warning" not in result.stderr
     assert "3/3" in result.stderr
