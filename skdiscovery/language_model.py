@@ -108,9 +108,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Number of steps from one validation and checkpoint to the next.
     resume : bool, default=False
         Whether ``fit`` goes on from the last checkpoint in ``checkpoint_dir``, if there is one: on
-        a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps`` and
-        ``learning_rate`` may have changed: from that step on the schedule is that of the new ones,
-        so a run that has ended can be made longer, with the optimizer's memory.
+        a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps``,
+        ``learning_rate`` and ``dropout`` may have changed: from that step on the schedule is that
+        of the new ones, so a run that has ended can be made longer, with the optimizer's memory.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last one.
     random_state : int, RandomState instance or None, default=None

@@ -14,8 +14,8 @@ from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 
 # Parameters that may change when a run is resumed: where and how it computes, not what.
 _VARYING = {"device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose"}
-# And those by which a run is made to go on for longer, or at another pace.
-_PACE = {"learning_rate", "max_epochs", "max_steps"}
+# And those by which a run is made to go on: for longer, at another pace, or against overfitting.
+_ADJUSTABLE = {"dropout", "learning_rate", "max_epochs", "max_steps"}
 
 
 def hold_out(
@@ -62,7 +62,7 @@ def open_checkpoints(
         "n_documents": len(corpus),
         "corpus_hash": corpus.fingerprint(),
     }
-    checkpoints = CheckpointFolder(folder, run, seed, may_change=_PACE)
+    checkpoints = CheckpointFolder(folder, run, seed, may_change=_ADJUSTABLE)
     if resume:
         return checkpoints, checkpoints.latest(), checkpoints.seed
     if checkpoints.files():

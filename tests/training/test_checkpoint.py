@@ -132,6 +132,16 @@ def test_a_resumed_run_takes_the_new_learning_rate_and_its_slope(tmp_path, caplo
     assert "learning_rate was 0.01 and is 0.05; max_steps was 20 and is 50" in caplog.text
 
 
+def test_a_resumed_run_takes_the_new_dropout(tmp_path, caplog):
+    small(tmp_path / "0", max_steps=20).fit(TEXTS)
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    little = small(tmp_path / "0", max_steps=50, dropout=0.0).fit(TEXTS).history_
+    much = small(tmp_path / "1", max_steps=50, dropout=0.9).fit(TEXTS).history_
+    pd.testing.assert_frame_equal(little[little.step <= 20], much[much.step <= 20])
+    assert (little.loss < much.loss)[little.step > 20].all()
+    assert "dropout was 0.1 and is 0.9; max_steps was 20 and is 50" in caplog.text
+
+
 def test_the_last_three_and_the_best_are_kept(tmp_path):
     model = small(tmp_path).fit(TEXTS)
     files = sorted(path.name for path in tmp_path.iterdir())
@@ -237,9 +247,9 @@ def test_an_interrupted_write_leaves_the_checkpoints_before(tmp_path, monkeypatc
     [
         ({"grad_clip": None, "max_epochs": 3}, TEXTS, r"run: grad_clip was 1\.0 and is None\. Set"),
         (
-            {"hidden_size": 13, "dropout": 0.2},
+            {"hidden_size": 13, "embedding_size": 9},
             TEXTS,
-            "dropout was .*; hidden_size was 12 and is 13",
+            "embedding_size was 8 and is 9; hidden_size was 12 and is 13",
         ),
         ({}, TEXTS[1:], "corpus_hash was .* and is .*n_documents was 90 and is 89"),
     ],
