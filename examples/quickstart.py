@@ -51,9 +51,9 @@ def main() -> None:
     chance = DummyClassifier().fit(train_texts, train_labels)
     searches = {n: fit(train_texts, train_labels, n_neurons=n) for n in (None, 1)}
     print(f"   accuracy on {len(test_texts)} held-out reviews")
-    print(f"   majority class:          {chance.score(test_texts, test_labels):.2f}")
+    print(f"   majority class:           {chance.score(test_texts, test_labels):.2f}")
     print(f"   all neurons that L1 kept: {searches[None].score(test_texts, test_labels):.2f}")
-    print(f"   one neuron:              {searches[1].score(test_texts, test_labels):.2f}")
+    print(f"   one neuron:               {searches[1].score(test_texts, test_labels):.2f}")
     print("   (A small model, and few reviews to learn from: the README has the figures on SST-2.)")
     pipeline = searches[1].best_estimator_
 
@@ -123,10 +123,12 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
 def describe_neuron(pipeline: Pipeline) -> None:
     """Print what the classifier found."""
     featurizer, classifier = pipeline["featurizer"], pipeline["classifier"]
-    column = classifier.neuron_indices_[0]
-    name = featurizer.get_feature_names_out()[column]
-    direction = "above" if classifier.neuron_sign_ > 0 else "below"
     print(f"   {classifier.n_features_used_} of {classifier.n_features_in_} features kept by L1")
+    if classifier.threshold_ is None:
+        print("   so these reviews are too few to find it by.")
+        return
+    name = featurizer.get_feature_names_out()[classifier.neuron_indices_[0]]
+    direction = "above" if classifier.neuron_sign_ > 0 else "below"
     print(f"   the first is {name}: positive {direction} {classifier.threshold_:.2f}")
 
 

@@ -2,6 +2,12 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skdiscovery import SentimentNeuronClassifier
 from skdiscovery.datasets import load_reviews
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +22,24 @@ def test_the_quickstart_does_the_main_job(tmp_path, monkeypatch, capsys):
     assert len(accuracies) == 3
     for picture in ("learning_curve.png", "heatmap.png"):
         assert (tmp_path / "runs/quickstart" / picture).stat().st_size > 5_000
+
+
+@pytest.mark.filterwarnings("ignore:This classifier is right in")
+@pytest.mark.parametrize(
+    ("C", "expected"),
+    [
+        (1.0, r"1 of 3 features kept by L1\n   the first is x1: positive above 0\.\d\d\n"),
+        (1e-6, r"0 of 3 features kept by L1\n   so these reviews are too few to find it by.\n"),
+    ],
+)
+def test_it_says_what_was_found_or_that_nothing_was(C, expected, capsys):
+    features = FunctionTransformer(feature_names_out="one-to-one")
+    pipeline = Pipeline([("featurizer", features), ("classifier", SentimentNeuronClassifier(C))])
+    X = np.tile([[0, 0, 0], [0, 1, 0]], (50, 1))
+    pipeline.fit(X, X[:, 1])
+    describe = runpy.run_path(str(ROOT / "examples/quickstart.py"))["describe_neuron"]
+    describe(pipeline)
+    assert re.fullmatch(rf"   {expected}", capsys.readouterr().out)
 
 
 def test_its_sentiment_neuron_is_that_of_the_model_that_ships():
