@@ -8,8 +8,8 @@ r"""Train a byte-level language model on text, without labels, for its neurons t
 
 Run again after a kill, the same command goes on from its last checkpoint, and after its end it
 trains no more; with more --n-megabytes, --max-steps or --epochs it goes on to the new end, at
-another --learning-rate if wished. Ctrl-C ends training early, and the model is written. These files
-go to EXPERIMENT_DIR/EXPERIMENT_NAME:
+another --learning-rate or --dropout if wished. Ctrl-C ends training early, and the model is
+written. These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
 
     model.safetensors         the model, for --load and MLSTMFeaturizer
     history.csv               a row per 10 steps: loss, bits per byte, learning rate, speed

@@ -383,9 +383,9 @@ def test_another_command_with_the_same_name_is_refused(run, capsys):
     folder = run()
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit, match="2"):
-        run("--dropout=0.2")
+        run("--clip=0.2")
     error = capsys.readouterr().err
-    assert "is of another run: dropout was 0.0 and is 0.2" in error
+    assert "is of another run: grad_clip was 1.0 and is 0.2" in error
     assert "Traceback" not in error
     assert (folder / "model.safetensors").read_bytes() == before
 
