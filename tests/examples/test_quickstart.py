@@ -29,7 +29,7 @@ def test_the_quickstart_does_the_main_job(tmp_path, monkeypatch, capsys):
     ("C", "expected"),
     [
         (1.0, r"1 of 3 features kept by L1\n   the first is x1: positive above 0\.\d\d\n"),
-        (1e-6, r"0 of 3 features kept by L1\n   so these reviews are too few to find it by.\n"),
+        (1e-6, r"0 of 3 features kept by L1\n   so these reviews are too few to find it by\.\n"),
     ],
 )
 def test_it_says_what_was_found_or_that_nothing_was(C, expected, capsys):
