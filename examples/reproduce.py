@@ -49,6 +49,7 @@ import pandas as pd
 import torch
 from joblib import parallel_config
 from matplotlib.figure import Figure
+from regressions import terms
 from reproduce_measures import (
     ALL,
     COLUMNS,
@@ -63,7 +64,7 @@ from reproduce_measures import (
     log,
     measure,
 )
-from sentiment_transfer import HelpFormatter, made, neuron_names, terms
+from sentiment_transfer import HelpFormatter, made, neuron_names
 
 from skdiscovery import MLSTMFeaturizer, NeuronHistogramDisplay, NeuronWeightsDisplay
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from regressions import L1_GRID, TFIDF_GRID, Parts, fit_tfidf, mask, search_l1, terms
 from scipy.sparse import issparse
-from sentiment_transfer import L1_GRID, TFIDF_GRID, Parts, fit_tfidf, mask, search_l1, terms
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression

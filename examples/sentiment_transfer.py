@@ -22,22 +22,18 @@ EXPERIMENT_DIR/EXPERIMENT_NAME/FOLDER_OF_THE_TRAINING_FILE/MODEL:
 """
 
 import argparse
-import copy
 import json
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from labelled_tables import extension, labels_of, read_tables
 from matplotlib.figure import Figure
+from regressions import Parts, fit_tfidf, mask, search_l1, terms
 from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.parallel import Parallel, delayed
 
 from skdiscovery import (
     MLSTMFeaturizer,
@@ -45,18 +41,54 @@ from skdiscovery import (
     NeuronWeightsDisplay,
     SentimentNeuronClassifier,
 )
-from skdiscovery.datasets import fetch_sst2
 
-L1_GRID = 2.0 ** np.arange(-8, 1)
-TFIDF_GRID = 2.0 ** np.arange(0, 7)
 N_PLOTTED = 10
 N_PRINTED = 5
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-COMPRESSIONS = (".gz", ".bz2", ".xz")
-MISSING_LABELS = ["", "NA", "N/A", "NaN", "nan", "null"]
-
-Parts = dict[str, Any]  # what belongs to "train", "valid" and "test": tables, features, labels
+FLAGS_OF_SENTIMENT_DISCOVERY = """\
+The flags of sentiment-discovery's sentiment_transfer.py, and what they are here:
+    -train -valid -test         --train --valid --test, also .tsv, .jsonl and compressed
+    -split                      --split, drawn with --seed; without it nothing is split
+    -text_key -label_key        --text-key --label-key
+    -delim                      --delimiter
+    -drop_unlabeled             --drop-unlabeled (was: without effect)
+    -binarize_sent              --binarize-labels (was: without effect)
+    -num_neurons                --num-neurons
+    -no_test_eval               --no-test-eval
+    -write_results              --write-results, also without a test set
+    -load_model                 --language-model
+    -cuda                       --device
+    -seed                       --seed
+    -experiment_dir             --experiment-dir
+    -experiment_name            --experiment-name
+    -cache -lazy                gone: texts are in memory; --cache is for their features
+    -eval_text_key              gone: all files have the same --text-key
+    -eval_label_key             gone: all files have the same --label-key
+    -loose_json                 gone: a .json file is one list, or an object per line
+    -data_set_type              gone: this script is the supervised one
+    -rnn_type -rnn_size         gone: the model's file has its size
+    -layers -embed_size         gone: likewise
+    -data_size -weight_norm     gone: likewise
+    -lstm_only -dropout         gone: likewise
+    -preprocess                 gone: the model's file says how it reads a text
+    -model_dir                  gone: --language-model is a path
+    -seq_length -batch_size     gone: each text is read whole, from the zero state
+    -eval_seq_length            gone: likewise
+    -eval_batch_size            gone: likewise
+    -persist_state -transpose   gone: likewise
+    -shuffle -no_wrap           gone: likewise
+    -num_shards -val_shards     gone: likewise
+    -test_shards                gone: likewise
+    -num_gpus -distributed      gone: one device reads; for several, featurize_with_dask.py
+    -rank -world_size           gone: likewise
+    -fuse_lstm -fp16            gone: the device decides
+    -benchmark                  gone: nothing here is tuned by cuDNN
+    -should_test                gone: nothing here is trained but the regressions
+    -verbose -config            gone: there is nothing to set
+What else is not as it was: features are those after the last byte, the blank at the end of the
+text (was: after the one before it), or pooled over all; the solver is liblinear, as in OpenAI's
+script, and runs until it has converged (was: saga, for 100 iterations).
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,54 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{seconds:.2f} seconds to featurise {n_texts} texts, {n_texts / seconds:.1f} texts/s")
 
 
-# ---- the regressions
-
-
-def search_l1(X: Parts, y: Parts, n_ranked: int, seed: int) -> SentimentNeuronClassifier:
-    """Return the classifier with the C whose regression on all features validates best.
-
-    That regression is its ``all_neurons_``. Its second one, on the ``n_ranked`` neurons in
-    ``neuron_indices_``, has the same C and is not used: here the few neurons choose their own.
-    ``joblib.parallel_config`` says how many are fitted at a time.
-    """
-    with warnings.catch_warnings():
-        # The smallest C may leave nothing to decide by, which is what a search is for.
-        warnings.filterwarnings("ignore", message="This classifier is right in")
-        fitted = Parallel()(
-            delayed(
-                SentimentNeuronClassifier(C=float(C), n_neurons=n_ranked, random_state=seed).fit
-            )(X["train"], y["train"])
-            for C in L1_GRID
-        )
-    return fitted[best_on_validation([each.all_neurons_ for each in fitted], X, y)]
-
-
-def best_on_validation(models: Sequence[Any], X: Parts, y: Parts) -> int:
-    """Return which model is the most accurate on the validation set, the first of equals."""
-    return int(np.argmax([model.score(X["valid"], y["valid"]) for model in models]))
-
-
-def mask(model: Any, kept: np.ndarray) -> Any:
-    """Return the fitted model with the coefficients of all but the kept features set to zero."""
-    masked = copy.deepcopy(model)
-    for regression in regressions(masked):
-        dropped = np.setdiff1d(np.arange(regression.coef_.shape[1]), kept)
-        regression.coef_[:, dropped] = 0
-    return masked
-
-
-def regressions(model: Any) -> list[Any]:
-    """Return the model itself, or its regressions of one class against the rest."""
-    return getattr(model, "estimators_", [model])
-
-
-def terms(model: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients and intercepts, a row per class, or one row if there are two classes."""
-    parts = regressions(model)
-    return (
-        np.concatenate([part.coef_ for part in parts]),
-        np.concatenate([part.intercept_ for part in parts]),
-    )
+# ---- what is printed
 
 
 def report_baselines(texts: Parts, y: Parts) -> None:
@@ -164,17 +149,6 @@ def report_baselines(texts: Parts, y: Parts) -> None:
     report("majority_class", DummyClassifier().fit(texts["train"], y["train"]), texts, y)
     best, X = fit_tfidf(texts, y)
     report("tfidf_1_2_grams", best, X, y, C=best.C)
-
-
-def fit_tfidf(texts: Parts, y: Parts) -> tuple[LogisticRegression, Parts]:
-    """Return the regression on weighted counts of words and pairs of words, and the counts."""
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts["train"])
-    X = {part: words.transform(part_texts) for part, part_texts in texts.items()}
-    fitted = Parallel()(
-        delayed(LogisticRegression(C=float(C), max_iter=1000).fit)(X["train"], y["train"])
-        for C in TFIDF_GRID
-    )
-    return fitted[best_on_validation(fitted, X, y)], X
 
 
 def report(
@@ -195,80 +169,7 @@ def report(
     np.save(made(folder / "test_probs") / f"{name}.npy", probabilities, allow_pickle=False)
 
 
-# ---- texts and features in
-
-
-def read_tables(options: argparse.Namespace) -> Parts:
-    """Return the table of each part that there is, with a text in each row."""
-    text_key = options.text_key
-    tables = {}
-    for part, subset in (("train", "train"), ("valid", "validation"), ("test", "test")):
-        path = getattr(options, part)
-        if path is not None:
-            table = read_table(path, text_key, options.label_key, options.delimiter)
-        elif options.train is None:
-            table = fetch_sst2(subset=subset, as_frame=True).frame.rename(
-                columns={"text": text_key, "label": options.label_key}
-            )
-        else:
-            continue
-        if text_key not in table:
-            raise ValueError(f"--{part}: no column {text_key!r} among {list(table)}: --text-key?")
-        if table.empty:
-            raise ValueError(f"--{part}: there are no rows")
-        for row, text in enumerate(table[text_key]):
-            if not isinstance(text, str):
-                raise ValueError(f"--{part}: row {row} (of 0, 1, ...) has no text but {text!r}")
-        tables[part] = table
-    return tables
-
-
-def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None) -> pd.DataFrame:
-    """Read a csv, tsv or json file, compressed or not."""
-    kind = extension(path)
-    if kind in SEPARATORS:
-        return pd.read_csv(
-            path,
-            sep=delimiter or SEPARATORS[kind],
-            dtype={text_key: str},
-            keep_default_na=False,  # "NA" is a text like any other
-            na_values={label_key: MISSING_LABELS},
-        )
-    if kind == ".json":
-        try:
-            return pd.read_json(path, dtype=False)
-        except ValueError:
-            pass  # not one list, so one object per line
-    if kind in (".json", ".jsonl"):
-        return pd.read_json(path, lines=True, dtype=False)
-    raise ValueError(
-        f"{path}: expected a file that ends in .csv, .tsv, .json or .jsonl, or in one of these and "
-        f"{', '.join(COMPRESSIONS)}"
-    )
-
-
-def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
-    """Return the labels of each part that is scored, as arrays of numbers or of strings."""
-    key = options.label_key
-    y: Parts = {}
-    for part, table in tables.items():
-        if part == "test" and options.no_test_eval:
-            continue
-        hint = " See --no-test-eval for a test set without labels." if part == "test" else ""
-        if key not in table:
-            raise ValueError(f"--{part}: no column {key!r} among {list(table)}: --label-key?{hint}")
-        if n_missing := int(table[key].isna().sum()):
-            raise ValueError(f"--{part}: {n_missing} of {len(table)} rows have no {key!r}.{hint}")
-        y[part] = np.asarray(table[key].tolist())
-        check_classification_targets(y[part])
-        if len(np.unique(y["train"])) < 2:
-            raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
-        if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
-            raise ValueError(
-                f"--{part}: labels {np.unique(y[part])}, but those of --train are "
-                f"{np.unique(y['train'])}"
-            )
-    return y
+# ---- features
 
 
 def make_featurizer(options: argparse.Namespace) -> MLSTMFeaturizer:
@@ -411,13 +312,6 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def extension(path: Path) -> str:
-    """Return the extension, or the one before it if that is a compression's."""
-    if path.suffix.lower() in COMPRESSIONS:
-        path = path.with_suffix("")
-    return path.suffix.lower()
-
-
 # ---- the command line
 
 
@@ -430,15 +324,24 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options]",
+        description=__doc__,
+        epilog=FLAGS_OF_SENTIMENT_DISCOVERY,
+        formatter_class=HelpFormatter,
+    )
     add = parser.add_argument
     data = "a .csv, .tsv, .json (a list, or an object per line) or .jsonl file, or one of these "
     data += "compressed: .gz, .bz2, .xz"
     add("--train", type=Path, help=f"training set, {data}. Default: SST-2, as for the next two")
     add("--valid", type=Path, help="validation set, likewise. Without: C by training accuracy")
     add("--test", type=Path, help="test set, likewise")
+    add("--split", help="shares of --train for training, validation and test; files replace theirs")
     add("--text-key", default="sentence", help="column of the texts")
     add("--label-key", default="label", help="column of the labels, of two classes or more")
+    add("--drop-unlabeled", action="store_true", help="leave out rows that have no label")
+    halves = "1 for labels above the middle of their range in the training set, else 0"
+    add("--binarize-labels", action="store_true", help=halves)
     add("--delimiter", help="between columns. Default: a comma in .csv, a tab in .tsv")
     add("--language-model", default="default", help="name of a shipped model, or a file")
     poolings = ("auto", "last", "mean", "max")
@@ -453,7 +356,7 @@ def make_parser() -> argparse.ArgumentParser:
     baselines = argparse.BooleanOptionalAction
     add("--baselines", action=baselines, default=True, help="compare with majority and tf-idf")
     add("--device", default="auto", help="a torch device")
-    add("--seed", type=int, default=0, help="of the order in which the solver visits features")
+    add("--seed", type=int, default=0, help="of --split, and of the order of the solver's steps")
     return parser
 
 

@@ -10,19 +10,22 @@ import pytest
 from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.datasets import load_reviews
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 
 @pytest.fixture(scope="session")
 def load_script():
-    """Return a function that imports an example by its name."""
+    """Return a function that imports an example by its name, which may import others."""
 
     def load_script(name):
-        path = Path(__file__).parents[2] / "examples" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
-    return load_script
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield load_script
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 import gzip
-import importlib.util
 import json
 import os
 import signal
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -17,16 +15,12 @@ from skdiscovery.text.readers import Reader
 
 distributed = pytest.importorskip("distributed")
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "featurize_with_dask.py"
 N_FILES = 10
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("featurize_with_dask", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("featurize_with_dask")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -32,11 +31,8 @@ WORDS = "a the film plot was is lovely dull great awful and never so story actor
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("pretrain")
 
 
 @pytest.fixture(scope="module")

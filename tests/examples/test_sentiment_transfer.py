@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import re
 import runpy
@@ -16,15 +15,21 @@ from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
 SCRIPT = Path(__file__).parents[2] / "examples" / "sentiment_transfer.py"
 GRID = [2.0**k for k in range(-8, 1)]
 MODELS = ["all_neurons", "masked_n_neurons", "n_neurons"]
+FLAGS = """
+-config -rank -distributed -world_size -verbose -seed -experiment_dir -experiment_name -load_model
+-should_test -model_dir -rnn_type -fuse_lstm -layers -rnn_size -embed_size -weight_norm -lstm_only
+-dropout -cuda -fp16 -num_gpus -benchmark -train -valid -test -seq_length -batch_size
+-eval_seq_length -eval_batch_size -data_size -data_set_type -loose_json -transpose -preprocess
+-shuffle -delim -binarize_sent -split -lazy -text_key -label_key -eval_text_key -eval_label_key
+-drop_unlabeled -no_wrap -persist_state -cache -num_shards -val_shards -test_shards
+-num_neurons -no_test_eval -write_results
+"""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("sentiment_transfer", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("sentiment_transfer")
 
 
 @pytest.fixture(scope="module")
@@ -380,36 +385,11 @@ def test_without_training_set_it_is_sst2(run, script, tables, monkeypatch):
         table = tables[subset.replace("validation", "valid")].reset_index(drop=True)
         return SimpleNamespace(frame=table.rename(columns={"sentence": "text"}))
 
-    monkeypatch.setattr(script, "fetch_sst2", fetch_sst2)
+    monkeypatch.setattr("labelled_tables.fetch_sst2", fetch_sst2)
     lines, folder = run("--text-key=t", "--label-key=l", folder="sst2/tiny.v1")
     assert asked == ["train", "validation", "test"]
     assert "featurise 400 texts" in lines[-1]
     assert (folder / "sentiment/neurons.json").exists()
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["t.csv", "t.csv.bz2", "t.tsv", "t.tsv.xz", "list.json", "lines.json", "t.jsonl", "t.jsonl.gz"],
-)
-def test_file_formats(script, tmp_path, name):
-    expected = pd.DataFrame(
-        {"sentence": ['Fine, "so" to say.', "NA", "1957", "Café,\tclosed"], "label": [1, 0, 0, 1]}
-    )
-    path = tmp_path / name
-    if ".json" in name:
-        expected.to_json(path, orient="records", lines=not name.startswith("list"))
-    else:
-        expected.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
-    table = script.read_table(path, "sentence", "label", None)
-    pd.testing.assert_frame_equal(table, expected)
-
-
-def test_delimiter(script, tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("sentence;label\nyes, yes;1\n")
-    assert script.read_table(path, "sentence", "label", ";").to_numpy().tolist() == [
-        ["yes, yes", 1]
-    ]
 
 
 # ---- what is refused
@@ -427,6 +407,12 @@ CSV = "sentence,label\nGood.,1\nBad.,0\n"
         ("sentence,label\n", [], "--train: there are no rows"),
         ("sentence,label\nGood.,1\nBad.,1\n", [], "two labels are needed, and every one is 1"),
         ("sentence,label\nGood.,1.5\nBad.,0.2\n", [], "Unknown label type: continuous"),
+        (CSV, ["--split=8,x"], "proportions='8,x'"),
+        (CSV, ["--split=1,1,1"], "2 documents cannot be split into 3 parts"),
+        (CSV, ["--split=0,1"], "--split: expected up to three shares, the first above 0"),
+        ("sentence,label\nGood.,\n", ["--drop-unlabeled"], "--train: there are no rows"),
+        ("sentence,label\nGood.,a\nBad.,b\n", ["--binarize-labels"], "needs numbers, got 'a'"),
+        ("sentence,label\nGood.,3\nBad.,3\n", ["--binarize-labels"], "every one is 0"),
         (CSV, ["--num-neurons=0"], "--num-neurons: expected 1 to 16"),
         (CSV, ["--num-neurons=17"], "--num-neurons: expected 1 to 16"),
         (CSV, ["--write-results=out.txt"], "--write-results: expected .csv or .json, got out.txt"),
@@ -463,7 +449,7 @@ def test_errors_in_the_test_set(run, files, tmp_path, capsys, lines, message):
     assert message in capsys.readouterr().err
 
 
-def test_help_of_the_script(monkeypatch, capsys):
+def test_help(script, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sentiment_transfer.py", "--help"])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -472,3 +458,10 @@ def test_help_of_the_script(monkeypatch, capsys):
     for part in ("--train", "--no-test-eval", "--no-baselines", "(default: sentence)"):
         assert part in text
     assert "None" not in text
+
+    explained = text.partition("what they are here:\n")[2]
+    table = [line for line in explained.splitlines() if line.startswith("    -")]
+    theirs = {flag for line in table for flag in re.findall(r"-\w+", line[:32])}
+    assert theirs == set(FLAGS.split())
+    ours = {flag for line in table for flag in re.findall(r"--[a-z][-a-z]+", line[32:])}
+    assert ours <= set(script.make_parser()._option_string_actions)

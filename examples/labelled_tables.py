@@ -1,0 +1,133 @@
+"""Labelled texts from files, for sentiment_transfer.py: a table for each of train, valid, test."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pretrain import PARTS, split_shares
+from regressions import Parts
+from sklearn.utils.multiclass import check_classification_targets
+
+from skdiscovery.datasets import fetch_sst2
+from skdiscovery.text.splitting import part_sizes
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+MISSING_LABELS = ["", "NA", "N/A", "NaN", "nan", "null"]
+
+
+def read_tables(options: argparse.Namespace) -> Parts:
+    """Return the table of each part that there is, with a text in each row."""
+    text_key, label_key = options.text_key, options.label_key
+    tables = {}
+    for part, subset in zip(PARTS, ("train", "validation", "test"), strict=True):
+        path = getattr(options, part)
+        if path is not None:
+            table = read_table(path, text_key, label_key, options.delimiter)
+        elif options.train is None:
+            table = fetch_sst2(subset=subset, as_frame=True).frame.rename(
+                columns={"text": text_key, "label": label_key}
+            )
+        else:
+            continue
+        if text_key not in table:
+            raise ValueError(f"--{part}: no column {text_key!r} among {list(table)}: --text-key?")
+        if options.drop_unlabeled and label_key in table and is_scored(part, options):
+            table = table.dropna(subset=[label_key]).reset_index(drop=True)
+            table[label_key] = table[label_key].convert_dtypes()  # 1 again, not 1.0 as beside NaN
+        if table.empty:
+            raise ValueError(f"--{part}: there are no rows")
+        for row, text in enumerate(table[text_key]):
+            if not isinstance(text, str):
+                raise ValueError(f"--{part}: row {row} (of 0, 1, ...) has no text but {text!r}")
+        tables[part] = table
+    return split_training_set(tables, options) if options.split else tables
+
+
+def split_training_set(tables: Parts, options: argparse.Namespace) -> Parts:
+    """Return the tables and, in place of those that there are not, parts of the training set."""
+    shares = split_shares(options.split, [part == "train" or part not in tables for part in PARTS])
+    table = tables["train"]
+    sizes = part_sizes(len(table), np.array(shares))
+    order = np.random.default_rng(options.seed).permutation(len(table))
+    drawn = {
+        part: table.iloc[np.sort(rows)].reset_index(drop=True)
+        for part, rows in zip(PARTS, np.split(order, np.cumsum(sizes)[:-1]), strict=True)
+        if len(rows)
+    }
+    return tables | drawn
+
+
+def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None) -> pd.DataFrame:
+    """Read a csv, tsv or json file, compressed or not."""
+    kind = extension(path)
+    if kind in SEPARATORS:
+        return pd.read_csv(
+            path,
+            sep=delimiter or SEPARATORS[kind],
+            dtype={text_key: str},
+            keep_default_na=False,  # "NA" is a text like any other
+            na_values={label_key: MISSING_LABELS},
+        )
+    if kind == ".json":
+        try:
+            return pd.read_json(path, dtype=False)
+        except ValueError:
+            pass  # not one list, so one object per line
+    if kind in (".json", ".jsonl"):
+        return pd.read_json(path, lines=True, dtype=False)
+    raise ValueError(
+        f"{path}: expected a file that ends in .csv, .tsv, .json or .jsonl, or in one of these and "
+        f"{', '.join(COMPRESSIONS)}"
+    )
+
+
+def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
+    """Return the labels of each part that is scored, as arrays of numbers or of strings."""
+    key = options.label_key
+    y: Parts = {}
+    for part, table in tables.items():
+        if not is_scored(part, options):
+            continue
+        hint = " See --no-test-eval for a test set without labels." if part == "test" else ""
+        if key not in table:
+            raise ValueError(f"--{part}: no column {key!r} among {list(table)}: --label-key?{hint}")
+        if n_missing := int(table[key].isna().sum()):
+            counts = f"{n_missing} of {len(table)} rows have no {key!r}"
+            raise ValueError(f"--{part}: {counts}: --drop-unlabeled?{hint}")
+        y[part] = np.asarray(table[key].tolist())
+    if options.binarize_labels:
+        y = binarized(y)
+    for part in y:
+        check_classification_targets(y[part])
+        if len(np.unique(y["train"])) < 2:
+            raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
+        if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
+            raise ValueError(
+                f"--{part}: labels {np.unique(y[part])}, but those of --train are "
+                f"{np.unique(y['train'])}"
+            )
+    return y
+
+
+def binarized(y: Parts) -> Parts:
+    """Return 1 for labels above the middle of the range of the training set's, else 0."""
+    for part, labels in y.items():
+        if labels.dtype.kind not in "iuf":
+            got = labels.tolist()[0]
+            raise ValueError(f"--{part}: --binarize-labels needs numbers, got {got!r}")
+    middle = (y["train"].min() + y["train"].max()) / 2
+    return {part: (labels > middle).astype(int) for part, labels in y.items()}
+
+
+def is_scored(part: str, options: argparse.Namespace) -> bool:
+    """Return whether a part has labels."""
+    return not (part == "test" and options.no_test_eval)
+
+
+def extension(path: Path) -> str:
+    """Return the extension, or the one before it if that is a compression's."""
+    if path.suffix.lower() in COMPRESSIONS:
+        path = path.with_suffix("")
+    return path.suffix.lower()
