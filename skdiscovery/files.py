@@ -4,12 +4,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
 
-_UNFINISHED = ".part"
+# How the names of hidden folders end that a killed process may leave.
+UNFINISHED = ".part"
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     # In a folder of its own, for what writes the file may do so by way of another.
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED) as folder:
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED) as folder:
         temporary = Path(folder, path.name)
         temporary.touch()
         # What a new file's permissions are; a process's umask can be asked for only by setting it,
@@ -29,9 +30,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         mode = S_IMODE(temporary.stat().st_mode)
         yield temporary
         temporary.chmod(mode)
-        _flush_to_disk(temporary)
+        with open(temporary, "rb+") as file:  # Windows flushes only what is open for writing
+            os.fsync(file)
         os.replace(temporary, path)
-    _flush_to_disk(path.parent)
+    _flush_folder(path.parent)
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -47,13 +49,15 @@ def size_and_hash(path: str | os.PathLike) -> str:
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
     """Remove what killed processes were writing to a folder that no other process writes to."""
-    for unfinished in Path(folder).glob(f".*{_UNFINISHED}"):
+    for unfinished in Path(folder).glob(f".*{UNFINISHED}"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _flush_to_disk(path: str | os.PathLike) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder to disk where that can be done: not on Windows, nor on every file system."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,8 +1,11 @@
+import errno
+import fcntl
 import os
 import signal
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +64,31 @@ def test_threads_that_write_at_once_all_write_whole_files(tmp_path, umask):
     assert len(set(content)) == 1
     assert len(content) == 10_000
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+    assert names(tmp_path) == ["file"]
+
+
+def flush_what_is_open_for_writing(file):
+    mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+    if mode == os.O_RDONLY:
+        raise OSError(errno.EBADF, "opened for reading only")
+
+
+def open_no_folders(path, *args, open=os.open, **kwargs):
+    if Path(path).is_dir() and "dir_fd" not in kwargs:  # which is how folders are removed
+        raise PermissionError(errno.EACCES, "a folder")
+    return open(path, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("function", "as_elsewhere"),
+    [("fsync", flush_what_is_open_for_writing), ("open", open_no_folders)],
+    ids=["files_open_for_writing_alone_are_flushed", "folders_cannot_be_opened"],
+)
+def test_a_file_is_written_where(tmp_path, monkeypatch, function, as_elsewhere):
+    monkeypatch.setattr(os, function, as_elsewhere)
+    with whole_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
     assert names(tmp_path) == ["file"]
 
 

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from skdiscovery.datasets._bunch import FETCH_CONSTRAINTS, as_bunch
 from skdiscovery.datasets._download import RemoteFile, download
 from skdiscovery.datasets._storage import locate
-from skdiscovery.files import whole_file
+from skdiscovery.files import UNFINISHED, whole_file
 
 ARCHIVE = RemoteFile(
     url="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
@@ -148,8 +148,7 @@ def fetch_imdb(
 
 def _download_and_convert(cache: Path, *, n_retries: int, delay: float) -> None:
     folder = cache / _FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".download-", dir=folder) as staging:
+    with TemporaryDirectory(prefix=".download-", suffix=UNFINISHED, dir=folder) as staging:
         archive = download(ARCHIVE, Path(staging), n_retries=n_retries, delay=delay)
         reviews = pd.DataFrame(
             _read_archive(archive), columns=["subset", "text", "label", "rating"]

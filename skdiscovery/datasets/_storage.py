@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
 from sklearn.datasets import get_data_home
+
+from skdiscovery.files import remove_unfinished
 
 DATA_VARIABLE = "SKDISCOVERY_DATA"
 
@@ -23,7 +26,7 @@ def locate(
     filename : str
         The file, relative to the folder that ``SKDISCOVERY_DATA`` names and to the cache alike.
     fill_cache : callable
-        Called with the cache's folder; must create the file in it.
+        Called with the cache's folder, by one process at a time; must create the file in it.
     data_home : str, path-like or None
         As in :func:`sklearn.datasets.get_data_home`; the cache is its folder ``skdiscovery``.
     download_if_missing : bool
@@ -54,5 +57,9 @@ def locate(
                 f"{' and '.join(map(str, looked_at))}. Allow the download, or name a folder that "
                 f"has the file {filename} in the environment variable {DATA_VARIABLE}."
             )
-        fill_cache(cache)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(cached.parent / ".lock"):
+            if not cached.is_file():  # else another process was first
+                remove_unfinished(cached.parent)
+                fill_cache(cache)
     return cached

@@ -126,7 +126,9 @@ class FittedModelMixin:
         Returns
         -------
         list of ndarray of shape (n_bytes, n_neurons), dtype float32
-            A row per byte of the preprocessed document: see :meth:`preprocess`.
+            A row per byte of the preprocessed document: see :meth:`preprocess`. With the
+            preprocessor "review" each byte is a character of that text; with others, the value of
+            a character is that after its last byte.
 
         Raises
         ------
@@ -246,7 +248,7 @@ class FittedModelMixin:
         traced = np.arange(0)
         if trace_neurons is not None:
             traced = encoding.check_neurons(trace_neurons, n_neurons)
-        prompts = [prompt] if isinstance(prompt, str | bytes) else prompt
+        prompts = [prompt] if isinstance(prompt, str) else prompt
         documents = self.preprocess(prompts)
         seed = int(check_random_state(random_state).randint(2**31))
         traces = sample(

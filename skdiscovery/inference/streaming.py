@@ -30,6 +30,9 @@ def transform_to_npy(
         The documents.
     path : path-like
         The file. It is there once all is written and on disk; until then, what was there stays.
+        If the process is killed, a hidden folder beside it stays, ``.{name}.*.part``, as large as
+        what was written. No later call removes it, as it might be that of another that still
+        writes: do so yourself.
     batch_size : int, default=4096
         Number of documents to transform at a time.
 

@@ -12,7 +12,6 @@ import logging
 import os
 import shlex
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from skdiscovery.files import whole_file
 from skdiscovery.ops import recipes
 from skdiscovery.ops.recipes import CompiledBackend, MissingError, Recipe
 
@@ -77,10 +77,8 @@ def build(recipe: Recipe, folder: Path) -> Path:
     with FileLock(library.with_suffix(".lock")):
         if not library.exists():
             logger.info("compiling the kernels, once for this machine, into %s", folder)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                unfinished = Path(scratch) / library.name
+            with whole_file(library) as unfinished:
                 _run(recipe.command(unfinished))
-                unfinished.rename(library)
     return library
 
 

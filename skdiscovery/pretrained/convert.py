@@ -5,7 +5,8 @@
 
 SOURCE is what ByteMLSTMLanguageModel.from_pretrained takes: the name of a model that ships, a file
 of save_pretrained, OpenAI's folder of 0.npy to 14.npy, a .pt file of NVIDIA's sentiment-discovery
-(any version), or a folder of .npy files or a .pt file of state dicts of pytorch-sentiment-neuron.
+(mLSTM or LSTM over bytes; after version 0, of one layer), or a folder of .npy files or a .pt file
+of state dicts of pytorch-sentiment-neuron.
 
 It prints what it found, and how many bits the model takes for a byte of plain English: 1 to 2.5 for
 one that was trained, 7 and more for one that was not, or was misread. Nothing in a SOURCE is run.

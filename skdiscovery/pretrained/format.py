@@ -4,6 +4,7 @@ Neither can run code, whoever wrote the file. A checksum of both shows later dam
 """
 
 import json
+import math
 import os
 import reprlib
 from collections.abc import Callable
@@ -168,7 +169,7 @@ _IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("n_steps", "n_bytes_seen"), partial(_is_count, minimum=0)),
     "preprocessor": lambda value: value is None or value in list(PREPROCESSORS),
     "pooling": _is_pooling,
-    "bits_per_byte": lambda value: value is None or isinstance(value, int | float),
+    "bits_per_byte": lambda value: type(value) in (int, float) and math.isfinite(value),
 }
 
 

@@ -8,6 +8,7 @@ import codecs
 import html
 import re
 from collections.abc import Callable
+from functools import partial
 
 from unidecode import unidecode
 
@@ -103,13 +104,24 @@ def get_preprocessor(preprocessor: str | Preprocessor | None) -> Preprocessor:
     if preprocessor is None:
         return _utf8
     if callable(preprocessor):
-        return preprocessor
+        return partial(_checked, preprocessor)
     if preprocessor not in PREPROCESSORS:
         raise ValueError(
             f"Unknown preprocessor {preprocessor!r}: expected one of {sorted(PREPROCESSORS)}, "
             "a function from str to bytes, or None."
         )
     return PREPROCESSORS[preprocessor]
+
+
+def _checked(preprocess: Preprocessor, text: str) -> bytes:
+    """Preprocess a text by a user's function, which may have forgotten to encode."""
+    encoded = preprocess(text)
+    if not isinstance(encoded, bytes):
+        raise TypeError(
+            f"The preprocessor {preprocess!r} returned {type(encoded).__name__} for {text[:40]!r}: "
+            "expected bytes, as text.encode() gives."
+        )
+    return encoded
 
 
 def _unescape(text: str) -> str:

@@ -125,7 +125,8 @@ class CheckpointFolder:
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # Copies, aligned as torch's own are: in which order kernels sum may depend on it.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             snapshot = Snapshot(tensors, json.loads(header["values"]))
             run, seed = json.loads(header["run"]), int(header["seed"])
             hashes = (header["sha256"], header.get("sha256_of_header", _hash_of_header(header)))

@@ -43,7 +43,7 @@ class Log:
         self.bar = tqdm(
             initial=n_done, total=n_total, unit="B", unit_scale=True, disable=not shows_progress
         )
-        self._start()
+        self.start_row()
 
     def __enter__(self) -> "Log":
         return self
@@ -64,10 +64,11 @@ class Log:
         }
         self.bar.set_postfix_str(f"{row['bits_per_byte']:.3f} bits per byte", refresh=False)
         self.bar.update(self.n_bytes)
-        self._start()
+        self.start_row()
         return row
 
-    def _start(self) -> None:
+    def start_row(self) -> None:
+        """Start a row now: the time since the last one was for something else than training."""
         self._started = time.perf_counter()
         self.n_bytes = 0
         self.losses: list[Tensor] = []

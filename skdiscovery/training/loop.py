@@ -115,16 +115,17 @@ class _Run:
         if self.plan.max_steps is not None:
             self.n_steps = min(self.n_steps, self.plan.max_steps)
         self.my_lanes = group.share_of(lanes.batch_size)
-        n_lanes = self.my_lanes.stop - self.my_lanes.start
+        self.n_lanes = self.my_lanes.stop - self.my_lanes.start
         self.at_once = lanes_at_once(
-            trainer.model, self.plan.dtype, n_lanes, lanes.seq_length, group.size
+            trainer.model, self.plan.dtype, self.n_lanes, lanes.seq_length, group.size
         )
-        self.position = _Position(trainer.model.zero_state(n_lanes, self.plan.dtype))
+        self.position = _Position(trainer.model.zero_state(self.n_lanes, self.plan.dtype))
         self.loss_of: nn.Module = _StreamLoss(trainer.model)
 
     def execute(self, resume_from: Snapshot | None, verbose: int) -> None:
         """Run to the end, or to an interrupt."""
         trainer, position = self.trainer, self.position
+        trainer.has_begun = True
         if self.group.size > 1:
             start = self._snapshot()
             resume_from = self.group.from_first(resume_from or start)
@@ -161,6 +162,7 @@ class _Run:
                         self._add_to_history(log, learning_rate, grad_norm)
                     if is_due or stops:
                         self._save(is_best=not stops and self._validate())
+                        log.start_row()
                     if stops:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
@@ -304,6 +306,8 @@ class _Run:
                 everyone[self.my_lanes] = state.to(c)
                 tensors[f"{name}.{k}"] = self.group.sum(everyone)
         values |= {"step": position.step, "epoch": position.epoch, "batch": position.batch}
+        # Sums, and dropout's masks, depend on the parts that a batch goes through the model in.
+        values["lanes_at_once"] = self.at_once if self.at_once < self.n_lanes else None
         # Copies: safetensors wants contiguous tensors that share no memory.
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         return Snapshot(copies, values)
@@ -314,6 +318,7 @@ class _Run:
         tensors, values, position = snapshot.tensors, snapshot.values, self.position
         position.step, position.epoch = values["step"], values["epoch"]
         position.batch = values["batch"]
+        self.at_once = min(self.at_once, values.get("lanes_at_once") or self.at_once)
         position.states = [
             (
                 tensors[f"hidden.{k}"][self.my_lanes].to(h),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -82,7 +83,7 @@ def bytes_per_lane(model: ByteLanguageModel, dtype: torch.dtype, seq_length: int
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a device has left."""
+    """Return the bytes that a device has left; where that cannot be known, more than any has."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -91,7 +92,10 @@ def free_memory(device: torch.device) -> int:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # as on Windows
+        return sys.maxsize
 
 
 def _gb(n_bytes: float) -> str:

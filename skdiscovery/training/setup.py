@@ -53,7 +53,7 @@ def open_checkpoints(
             raise ValueError("resume=True needs the checkpoint_dir of the run to resume.")
         return None, None, seed
     run = {
-        name: value if isinstance(value, int | float | str | None) else repr(value)
+        name: _said_alike_in_any_process(value)
         for name, value in parameters.items()
         if name not in _VARYING
     }
@@ -71,3 +71,15 @@ def open_checkpoints(
             "resume=True, or give another folder."
         )
     return checkpoints, None, seed
+
+
+def _said_alike_in_any_process(value: Any) -> int | float | str | None:
+    """Return what a parameter is known by when a run is resumed, which no address may be part of.
+
+    What a function makes of the texts is in the corpus' hash, and a generator's seed in the run's.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, int | float | str | None):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)

@@ -3,7 +3,12 @@ import hashlib
 import io
 import json
 import lzma
+import multiprocessing
+import os
+import signal
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -11,6 +16,7 @@ import pytest
 
 from skdiscovery.datasets import _imdb, fetch_imdb
 
+SUBSETS = ("train", "test", "unsupervised")
 N_REVIEWS = 20
 AWKWARD = ["1984", 'Naïve — “café” 😊<br /><br />a/b \\ "c"', "line\nbreak\x85", "null"]
 
@@ -27,6 +33,10 @@ def published_reviews():
     for i in range(2 * N_REVIEWS):
         reviews.append((f"train/unsup/{i}_0.txt", f"unlabelled {i}", None, None))
     return reviews
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def labelled(split):
@@ -97,14 +107,41 @@ def test_as_frame(published, tmp_path):
 
 
 def test_one_download_fills_the_cache_and_leaves_nothing_else(published, tmp_path):
-    for subset in ("train", "test", "unsupervised"):
+    for subset in SUBSETS:
         fetch_imdb(subset=subset, data_home=tmp_path)
     assert published.n_requests == 1
-    cache = tmp_path / "skdiscovery"
+    assert_whole_and_alone(tmp_path)
+
+
+def assert_whole_and_alone(data_home):
+    cache = data_home / "skdiscovery"
     assert sorted(str(path.relative_to(cache)) for path in cache.rglob("*")) == [
         "imdb",
+        "imdb/.lock",
         *(f"imdb/{part}.jsonl.xz" for part in ("test", "train", "unsup")),
     ]
+
+
+def test_those_who_meet_download_once(published, tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda subset: fetch_imdb(subset=subset, data_home=tmp_path), SUBSETS))
+    assert published.n_requests == 1
+    assert_whole_and_alone(tmp_path)
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(published, tmp_path):
+    def download_and_die():
+        time.sleep = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # in the fork alone
+        fetch_imdb(data_home=tmp_path)
+
+    published.failures = ["interrupted"]
+    process = multiprocessing.get_context("fork").Process(target=download_and_die)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(files_below(tmp_path)) == 1
+    fetch_imdb(data_home=tmp_path)
+    assert_whole_and_alone(tmp_path)
 
 
 def test_files_are_lines_of_json_in_xz(published, tmp_path):
@@ -132,7 +169,7 @@ def test_a_lasting_failure_leaves_no_files(published, tmp_path):
     published.failures = ["corrupted"] * 2
     with pytest.raises(OSError, match="expected a file of MD5"):
         fetch_imdb(data_home=tmp_path, n_retries=1, delay=0)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not files_below(tmp_path)
 
 
 def test_a_failed_conversion_leaves_no_files(published, tmp_path, monkeypatch):
@@ -146,7 +183,7 @@ def test_a_failed_conversion_leaves_no_files(published, tmp_path, monkeypatch):
     monkeypatch.setattr(_imdb, "_write", fail_at_the_second)
     with pytest.raises(OSError, match="No space left"):
         fetch_imdb(data_home=tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not files_below(tmp_path)
 
 
 def test_no_download_unless_allowed(published, tmp_path):

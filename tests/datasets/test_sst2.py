@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,24 @@ def test_texts_and_labels_alone(published, tmp_path):
 )
 def test_names_in_the_cache(published, tmp_path, subset, filename):
     fetch_sst2(subset=subset, data_home=tmp_path)
-    assert [path.name for path in (tmp_path / "skdiscovery" / "sst2").iterdir()] == [filename]
+    folder = tmp_path / "skdiscovery" / "sst2"
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", filename]
+
+
+def test_those_who_meet_download_once(published, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(lambda _: fetch_sst2(data_home=tmp_path).data, range(4)))
+    assert fetched == [TEXTS] * 4
+    assert published.n_requests == 1
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(published, tmp_path):
+    folder = tmp_path / "skdiscovery" / "sst2"
+    left = folder / ".train.csv.x.part" / "train.csv"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    fetch_sst2(data_home=tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "train.csv"]
 
 
 def test_retries_as_often_as_told(published, tmp_path):

@@ -7,7 +7,7 @@ NAME = "set/part.csv"
 
 def write(folder):
     path = folder / NAME
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
 

@@ -236,6 +236,10 @@ def test_a_header_without_a_whole_configuration_is_refused(path, header):
         {"n_steps": "many"},
         {"n_bytes_seen": -1},
         {"n_steps": None},
+        {"bits_per_byte": None},
+        {"bits_per_byte": True},
+        {"bits_per_byte": float("nan")},
+        {"bits_per_byte": float("inf")},
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@ import math
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,25 @@ def own_file(tmp_path, random_weights):
 
 
 # What the code of OpenAI and of NVIDIA computes
+
+
+@pytest.mark.data
+def test_the_sentiment_neuron_of_openais_weights_says_what_it_said_there():
+    folder = Path(os.environ["SKDISCOVERY_DATA"]) / "models" / "openai"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} has no OpenAI's 0.npy to 14.npy")
+    said = {  # github.com/openai/generating-reviews-discovering-sentiment/issues/21
+        "it was a nice day": 0.012658,
+        "it was a great day": 0.371533,
+        "it was a bad day": -0.499269,
+        "It was a wonderful day": 0.503395,
+        "It was an excellent day": 0.44557,
+        "It was a super excellent day": 0.623401,
+        "It was such a bad bad day ": -0.858701,
+        "It was such a bad bad bad day": -1.04497,
+    }
+    featurizer = MLSTMFeaturizer(folder, neurons=[2388], precision="float32")
+    np.testing.assert_allclose(featurizer.fit_transform([*said])[:, 0], [*said.values()], atol=1e-4)
 
 
 @pytest.mark.parametrize(

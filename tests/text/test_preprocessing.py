@@ -171,10 +171,13 @@ def test_none_takes_the_bytes_of_the_text_as_they_are():
 
 
 def test_a_function_is_its_own_preprocessor():
-    def shout(text):
-        return text.upper().encode()
+    assert get_preprocessor(lambda text: text.upper().encode())("Shout") == b"SHOUT"
 
-    assert get_preprocessor(shout) is shout
+
+def test_a_function_that_forgets_to_encode_is_told_so():
+    message = r"preprocessor <method 'upper'.* returned str for 'Shout': expected bytes"
+    with pytest.raises(TypeError, match=message):
+        get_preprocessor(str.upper)("Shout")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +89,18 @@ def test_the_gradient_in_parts_is_the_gradient(leave_room_for):
     )
 
 
+def test_a_resumed_run_goes_on_in_the_parts_it_began_with(leave_room_for, tmp_path):
+    params = PARAMS | {"dropout": 0.3, "schedule": "constant"}
+    leave_room_for(3, make_model(hidden_size=12), 16)
+    unbroken = ByteMLSTMLanguageModel(**params).fit(TEXTS)
+    ByteMLSTMLanguageModel(**params, checkpoint_dir=tmp_path, max_steps=5).fit(TEXTS)
+    leave_room_for(100, make_model(hidden_size=12), 16)
+    resumed = ByteMLSTMLanguageModel(**params, checkpoint_dir=tmp_path, resume=True).fit(TEXTS)
+    assert resumed.n_steps_ > 5
+    for name, array in unbroken.weights_.items():
+        np.testing.assert_array_equal(resumed.weights_[name], array)
+
+
 def test_fit_refuses_before_the_first_step(leave_room_for):
     leave_room_for(0, make_model(hidden_size=12), 16)
     model = ByteMLSTMLanguageModel(**PARAMS)
@@ -97,6 +111,12 @@ def test_fit_refuses_before_the_first_step(leave_room_for):
 
 def test_free_memory_of_the_cpu_is_plausible():
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+def test_where_free_memory_cannot_be_known_there_is_enough(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.delattr(os, "sysconf")  # as on Windows
+    assert lanes_at_once(make_model(), torch.float32, 1024, 4096, n_ranks=8) == 1024
 
 
 MEASURE = """

@@ -1,0 +1,57 @@
+import functools
+
+import numpy as np
+import pytest
+
+from skdiscovery import ByteMLSTMLanguageModel
+
+TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(30)]
+
+
+def small(folder=None, **params):
+    settings = {
+        "hidden_size": 12,
+        "embedding_size": 8,
+        "batch_size": 4,
+        "seq_length": 16,
+        "schedule": "constant",
+        "checkpoint_dir": folder,
+        "resume": folder is not None,
+        "random_state": 0,
+    }
+    return ByteMLSTMLanguageModel(**settings | params)
+
+
+def encode(text, errors):
+    return text.encode(errors=errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("random_state", lambda: np.random.RandomState(3)),
+        ("preprocessor", lambda: lambda text: text.upper().encode()),
+        ("preprocessor", lambda: functools.partial(encode, errors="replace")),
+        ("hidden_size", lambda: np.int64(12)),
+        ("dropout", lambda: np.float32(0.5)),
+    ],
+)
+def test_parameters_that_are_objects_are_those_of_another_process(name, make, tmp_path):
+    killed, again, unbroken = (make() for _ in range(3))  # as if each process had made its own
+    small(tmp_path, max_steps=5, **{name: killed}).fit(TEXTS)
+    resumed = small(tmp_path, **{name: again}).fit(TEXTS)
+    whole = small(**{name: unbroken}).fit(TEXTS)
+    assert resumed.n_steps_ == whole.n_steps_ > 5
+    for weight, array in whole.weights_.items():
+        np.testing.assert_array_equal(resumed.weights_[weight], array)
+
+
+def test_numbers_of_numpy_are_pythons(tmp_path):
+    small(tmp_path, hidden_size=np.int64(12), max_steps=2).fit(TEXTS)
+    assert small(tmp_path, max_steps=4).fit(TEXTS).n_steps_ == 4
+
+
+def test_another_function_is_another_run(tmp_path):
+    small(tmp_path, max_steps=2, preprocessor=functools.partial(encode, errors="strict")).fit(TEXTS)
+    with pytest.raises(ValueError, match="preprocessor was 'partial' and is 'review'"):
+        small(tmp_path).fit(TEXTS)
