@@ -4,8 +4,15 @@
     python examples/featurize_with_dask.py *.csv --folder features --scheduler tcp://host:8786
 
 Without --scheduler it starts a cluster on this machine, a process per core. Rows are in the order
-of a file's documents. A file of features is there once it is whole, so the same command, run again,
-makes only those that are missing. Workers may come and go: what a dead one was at is done again.
+of a file's documents. A file of features has the whole name of its texts' file, and ``.npy``; it is
+there once it is whole, so the same command, run again, makes only those that are missing, also when
+more files match. Workers may come and go: what a dead one was at is done again.
+
+Several GPUs: start one worker of one thread for each, number k with
+
+    CUDA_VISIBLE_DEVICES=k dask worker HOST:8786 --nthreads 1
+
+besides a ``dask scheduler`` on HOST, and give --scheduler tcp://HOST:8786.
 
 The model reaches each worker once, whatever the number of files: it is what the task ``load``
 returns, and Dask keeps a task's result where it was needed. Texts in a collection of Dask's, as a
@@ -19,7 +26,8 @@ scikit-learn's own parallel loops, as of GridSearchCV(n_jobs=-1), run on a clust
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distributed import Client, LocalCluster, as_completed
@@ -32,6 +40,7 @@ from skdiscovery.text.readers import Reader
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = _parser().parse_args(arguments)
+    refuse_namesakes(options.files)  # here, before a cluster is started, and not only below
     pooling = options.pooling if len(options.pooling) > 1 else options.pooling[0]
     featurizer = MLSTMFeaturizer(options.language_model, pooling=pooling, device=options.device)
     reader = Reader(text_key=options.text_key)
@@ -49,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def featurize(
     client: Client,
-    files: Iterable[Path],
+    files: Sequence[Path],
     folder: Path,
     featurizer: MLSTMFeaturizer,
     reader: Reader,
@@ -58,13 +67,14 @@ def featurize(
 
     Files of features that are there already are not made again.
     """
+    refuse_namesakes(files)
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     missing = {}
-    for number, file in enumerate(files):
-        target = folder / f"{number:06d}-{Path(file).name.split('.')[0]}.npy"
+    for file in files:
+        target = folder / f"{file.name}.npy"
         if not target.exists():
-            missing[target] = Path(file).absolute()
+            missing[target] = file.absolute()
     # Not client.scatter: what is lost with a worker can be loaded again, but not scattered again.
     loaded = client.submit(load, featurizer, pure=False)
     written = client.map(
@@ -73,6 +83,19 @@ def featurize(
     for future in as_completed(written):
         yield future.result()
     remove_unfinished(folder)  # of workers that died
+
+
+def refuse_namesakes(files: Sequence[Path]) -> None:
+    """Raise a ValueError if files of several folders have one name."""
+    by_name = defaultdict(list)
+    for file in files:
+        by_name[file.name].append(str(file))
+    for namesakes in by_name.values():
+        if len(namesakes) > 1:
+            raise ValueError(
+                f"{' and '.join(namesakes)} would have one file of features: give them other "
+                "names, or give each its own --folder in a run of its own."
+            )
 
 
 def load(featurizer: MLSTMFeaturizer) -> MLSTMFeaturizer:

@@ -34,8 +34,10 @@ from matplotlib.figure import Figure
 from skdiscovery import ByteMLSTMLanguageModel, LearningCurveDisplay, TextCorpus
 from skdiscovery.datasets import fetch_imdb
 from skdiscovery.nn.widening import widen_weights
+from skdiscovery.ops.runtime import resolve_device, resolve_precision
 from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions
+from skdiscovery.training.distribution import count_devices
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = PARTS[1:]
@@ -260,11 +262,18 @@ def write_results(
     lm: ByteMLSTMLanguageModel, bits_per_byte: dict[str, float], options: argparse.Namespace
 ) -> None:
     """Write and print how fast the training was and how good the model is."""
+    device = resolve_device(lm.device)
+    precision = str(resolve_precision(lm.precision, device)).removeprefix("torch.")
+    n_devices = int(os.environ.get("WORLD_SIZE", 0)) or count_devices(
+        lm.n_devices, device, lm.batch_size
+    )
+    speed = lm.history_["bytes_per_second"].median()
     results = {
         "bits_per_byte": bits_per_byte,
         "n_steps": lm.n_steps_,
         "n_bytes_seen": lm.n_bytes_seen_,
-        "bytes_per_second": lm.history_["bytes_per_second"].median(),
+        "bytes_per_second": speed,
+        "trained_on": {"device": device.type, "n_devices": n_devices, "precision": precision},
         "parameters": lm.get_params(),
         "options": vars(options),
     }
@@ -272,7 +281,8 @@ def write_results(
     (folder_of(options) / "results.json").write_text(text + "\n", encoding="utf-8")
     print(
         f"train: {lm.n_steps_} steps, {lm.n_bytes_seen_} bytes read, "
-        f"{results['bytes_per_second']:.0f} bytes/s; see {folder_of(options)}"
+        f"{speed:.0f} bytes/s on {n_devices} x {device.type}, {speed / n_devices:.0f} each "
+        f"({precision}, batches of {lm.batch_size} x {lm.seq_length}); see {folder_of(options)}"
     )
 
 

@@ -89,6 +89,11 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
     Where the penalty leaves no coefficient, the intercept is set to what predicts each class
     with its share of the weight, so that the majority wins with either solver.
 
+    A text that is neither praise nor blame gets one of the two labels like any other. Where it
+    may stay undecided, decide by the probabilities:
+    ``np.where(np.abs(p - 0.5) < 0.1, "undecided", classifier.predict(X))`` with
+    ``p = classifier.predict_proba(X)[:, 1]``.
+
     Weights enter the regressions divided by the largest of them, and `C` multiplied by it: the
     same problem, but one that "saga" can solve. `all_neurons_.C` shows the product.
 

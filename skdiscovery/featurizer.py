@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, check_memory
 
@@ -31,6 +32,11 @@ _UNFAMILIAR = 1.0
 # a text or two is to take no longer.
 _FEW_BYTES, _FEW_PREDICTIONS = 2000, 500
 
+_NOT_FITTED = (
+    "This %(name)s is not fitted. A search copies the models of its grid without what they have "
+    "learnt: give it files, or each model as sklearn.frozen.FrozenEstimator(model)."
+)
+
 _warned: set[bytes] = set()  # fingerprints: who searches a grid wants to be told once
 
 
@@ -41,10 +47,12 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    language_model : str, path-like or ByteMLSTMLanguageModel, default="default"
+    language_model : str, path-like, ByteMLSTMLanguageModel or FrozenEstimator, default="default"
         Name of a model that ships with the package or lies in the folder of the data, a file or
         folder that :meth:`~skdiscovery.ByteMLSTMLanguageModel.from_pretrained` reads, or a fitted
-        model. A model is frozen: clones of the featurizer share it, and nothing trains it.
+        model. A model is frozen: clones of the featurizer share it, and nothing trains it. Among
+        the values of a grid search, where scikit-learn would copy it without what it has learnt,
+        it needs a :class:`~sklearn.frozen.FrozenEstimator` around it.
     state : {"cell", "hidden"}, default="cell"
         Which state of the model. The cell state is Radford et al.'s [1]_.
     layer : int, default=-1
@@ -106,7 +114,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        "language_model": [str, os.PathLike, ByteMLSTMLanguageModel],
+        "language_model": [str, os.PathLike, ByteMLSTMLanguageModel, FrozenEstimator],
         "state": [StrOptions({"cell", "hidden"})],
         "layer": [Integral],
         "pooling": [StrOptions({"auto", *POOLINGS}), tuple, list],
@@ -169,11 +177,12 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         NotFittedError
             If ``language_model`` is an estimator that is not fitted.
         """
-        if isinstance(self.language_model, ByteMLSTMLanguageModel):
-            check_is_fitted(self.language_model)
-            model = self.language_model
-        else:
-            model = ByteMLSTMLanguageModel.from_pretrained(self.language_model)
+        model = self.language_model
+        if isinstance(model, FrozenEstimator):
+            model = model.estimator
+        if not isinstance(model, ByteMLSTMLanguageModel):
+            model = ByteMLSTMLanguageModel.from_pretrained(model)
+        check_is_fitted(model, msg=_NOT_FITTED)
         encoding.check_layer(self.layer, model.config_["n_layers"])
         neurons = encoding.check_neurons(self.neurons, model.config_["hidden_size"])
         self.language_model_ = model
@@ -209,8 +218,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         documents = self.language_model_.preprocess(X)
         unique = list(dict.fromkeys(documents))
-        folder = self._cache_folder()
-        vectors = self._encode(unique) if folder is None else self._encode_cached(unique, folder)
+        vectors = self._vectors(unique)
         position = {document: row for row, document in enumerate(unique)}
         return vectors[[position[document] for document in documents]]
 
@@ -242,6 +250,25 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         if len(set(poolings)) < len(poolings):
             raise ValueError(f"Expected each pooling once, got {self.pooling!r}.")
         return poolings
+
+    def _vectors(self, documents: list[bytes]) -> np.ndarray:
+        """Return the vectors of different documents, from the cache where it has them."""
+        folder = self._cache_folder()
+        if folder is None:
+            return self._encode(documents)
+        dtype = np.float64 if self.precision == "float64" else np.float32
+        cache = FeatureCache(folder, self._fingerprint(), dtype, self.memory_bytes)
+        vectors = np.empty((len(documents), len(self.feature_neurons_)), dtype=dtype)
+        found = cache.get(documents)
+        for row, vector in found.items():
+            vectors[row] = vector
+        missing = [row for row in range(len(documents)) if row not in found]
+        if missing:
+            new = [documents[row] for row in missing]
+            vectors[missing] = self._encode(
+                new, keep=lambda batch, rows: cache.put([new[k] for k in batch], rows)
+            )
+        return vectors
 
     def _encode(
         self,
@@ -291,23 +318,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             "for held-out text of its own kind. Its features may say little about them: look at "
             "their language, encoding, markup and case, or use a model that was trained on such "
             "texts.",
-            stacklevel=5,
+            stacklevel=6,
         )
-
-    def _encode_cached(self, documents: list[bytes], folder: Path) -> np.ndarray:
-        dtype = np.float64 if self.precision == "float64" else np.float32
-        cache = FeatureCache(folder, self._fingerprint(), dtype, self.memory_bytes)
-        vectors = np.empty((len(documents), len(self.feature_neurons_)), dtype=dtype)
-        found = cache.get(documents)
-        for row, vector in found.items():
-            vectors[row] = vector
-        missing = [row for row in range(len(documents)) if row not in found]
-        if missing:
-            new = [documents[row] for row in missing]
-            vectors[missing] = self._encode(
-                new, keep=lambda batch, rows: cache.put([new[k] for k in batch], rows)
-            )
-        return vectors
 
     def _cache_folder(self) -> Path | None:
         location = check_memory(

@@ -64,7 +64,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         never; and but for "always", where a lane starts to read.
     batch_size : int, default=128
         Number of lanes that are trained side by side, on all devices together. Where memory is
-        short, they go through the model a few at a time, to the same gradient.
+        short, they go through the model a few at a time, to the same gradient (but for the masks
+        of dropout).
     seq_length : int, default=256
         Number of bytes through which the gradient flows back. A negative number ``-k`` cuts the
         corpus into ``k`` sequences.
@@ -129,7 +130,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         byte on validation and the recommended pooling: all that a file needs besides the weights.
     history_ : DataFrame
         A row per 10 steps, and at each checkpoint: step, epoch, bytes, loss (nats per byte),
-        bits_per_byte, learning_rate, grad_norm (before clipping), bytes_per_second.
+        bits_per_byte, learning_rate, grad_norm (before clipping), bytes_per_second (of all devices
+        together).
     validation_history_ : DataFrame
         A row per validation: step, epoch, bytes, loss, bits_per_byte.
     n_steps_ : int
@@ -310,7 +312,14 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         trainer = self._make_trainer(seed, device, goes_on)
         self.__dict__.pop("_running_trainer", None)
         self._train(
-            trainer, group, train, validation, checkpoints=checkpoints, resume_from=snapshot
+            trainer,
+            trainer.plan,
+            group,
+            train,
+            validation,
+            goes_on,
+            checkpoints=checkpoints,
+            resume_from=snapshot,
         )
         return self
 
@@ -318,7 +327,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on for one pass over documents, at a constant learning rate.
 
-        Within a process, the optimizer's memory is carried from call to call.
+        Within a process, the optimizer's memory is carried from call to call, unless ``optimizer``,
+        ``dropout``, ``weight_norm``, ``device``, ``backend`` or the weights' precision change.
 
         Parameters
         ----------
@@ -341,22 +351,20 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         goes_on = hasattr(self, "weights_")
         if goes_on:
             self._check_architecture()
-        if not hasattr(self, "_running_trainer"):
+        trainer = getattr(self, "_running_trainer", None)
+        if trainer is None:
             seed = group.from_first(int(check_random_state(self.random_state).randint(2**31)))
-            self._running_trainer = self._make_trainer(seed, device, goes_on)
-        trainer = self._running_trainer
-        trainer.plan = replace(
-            self._plan(trainer.plan.seed + 1, trainer.device),
+        else:
+            seed = trainer.plan.seed
+        if trainer is None or not trainer.can_follow(self._plan(seed, device), device):
+            trainer = self._running_trainer = self._make_trainer(seed, device, goes_on)
+        plan = replace(
+            self._plan(seed + 1, trainer.device),
             optimization=replace(self._optimization(), schedule="constant"),
             max_epochs=1,
             max_steps=None,
         )
-        try:
-            self._train(trainer, group, corpus, None)
-        except BaseException:
-            # The optimizer's memory may be as lost as the step that failed.
-            self.__dict__.pop("_running_trainer", None)
-            raise
+        self._train(trainer, plan, group, corpus, None, goes_on)
         return self
 
     def save_pretrained(
@@ -472,29 +480,33 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def _train(
         self,
         trainer: Trainer,
+        plan: TrainingPlan,
         group: Group,
         corpus: TextCorpus,
         validation: list[bytes] | None,
+        goes_on: bool,
         **checkpoints: Any,
     ) -> None:
-        """Run the trainer; whatever ends it, be fitted with the weights it has then."""
-        plan, device = trainer.plan, trainer.device
+        """Run the trainer by a plan; whatever ends it, be fitted with the weights it has then."""
         lanes = plan.lanes(corpus)
         validate = None
         if validation is not None:
             encoding.check_scorable(validation)
             validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
-        ranks = complete(group, self.n_devices, device, plan.batch_size, job=(plan, corpus))
-        try:
-            with ranks as group:
+        job = (plan, corpus)
+        with complete(group, self.n_devices, trainer.device, plan.batch_size, job) as group:
+            trainer.plan = plan
+            try:
                 train(trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints)
-        except BaseException as error:
-            if not isinstance(error, MemoryError):  # which comes before the first step
-                self._keep(trainer)
-            raise
-        self._keep(trainer)
+            except BaseException:
+                # The optimizer's memory may be as lost as the step that failed.
+                self.__dict__.pop("_running_trainer", None)
+                if trainer.has_begun:
+                    self._keep(trainer, goes_on)
+                raise
+        self._keep(trainer, goes_on)
 
-    def _keep(self, trainer: Trainer) -> None:
+    def _keep(self, trainer: Trainer, goes_on: bool) -> None:
         """Be fitted with what the trainer has."""
         config = {
             **asdict(self._architecture()),
@@ -502,6 +514,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             "n_steps": trainer.n_steps,
             "n_bytes_seen": trainer.n_bytes,
         }
+        if goes_on and "pooling" in self.config_:
+            config["pooling"] = self.config_["pooling"]
         if trainer.validation_history:
             config["bits_per_byte"] = trainer.validation_history[-1]["bits_per_byte"]
         self._set_fitted(

@@ -4,6 +4,8 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -15,7 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, TextCorpus
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, TextCorpus, language_model
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import weight_shapes
 from skdiscovery.ops import extension
@@ -294,6 +296,34 @@ def test_training_goes_on_from_a_file(lm, tmp_path):
     assert model.score(TEXTS) > lm.score(TEXTS)
 
 
+def test_a_training_that_cannot_start_leaves_the_model_as_it_was(monkeypatch):
+    @contextmanager
+    def no_rank_starts(*_):
+        raise RuntimeError("Rank 1 failed")
+        yield
+
+    monkeypatch.setattr(language_model, "complete", no_rank_starts)
+    model = small()
+    with pytest.raises(RuntimeError, match="Rank 1 failed"):
+        model.fit(TEXTS)
+    assert not hasattr(model, "weights_")
+
+    monkeypatch.undo()
+    before = model.fit(TEXTS).weights_
+    monkeypatch.setattr(language_model, "complete", no_rank_starts)
+    with pytest.raises(RuntimeError, match="Rank 1 failed"):
+        model.fit(TEXTS)
+    assert model.weights_ is before
+
+
+def test_the_recommended_pooling_lasts_as_long_as_training_goes_on():
+    model = small(max_steps=1).fit(TEXTS)
+    model.config_["pooling"] = "mean"
+    assert model.partial_fit(TEXTS).config_["pooling"] == "mean"
+    assert model.set_params(warm_start=True).fit(TEXTS).config_["pooling"] == "mean"
+    assert "pooling" not in model.set_params(warm_start=False).fit(TEXTS).config_
+
+
 def test_partial_fit_again_and_again_improves():
     model, bits = small(), []
     for _ in range(3):
@@ -316,6 +346,40 @@ def test_a_copy_does_not_change_how_the_original_goes_on(look_at):
     looked_at, left_alone = small().partial_fit(TEXTS), small().partial_fit(TEXTS)
     look_at(looked_at)
     assert_same_weights(looked_at.partial_fit(TEXTS), left_alone.partial_fit(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"dropout": 0.3}, {"dropout": 0.0}),
+        ({"dropout": 0.0}, {"dropout": 0.3}),
+        ({"weight_norm": True}, {"weight_norm": False}),
+        ({"optimizer": "adam"}, {"optimizer": "sgd"}),
+        ({"precision": "float32"}, {"precision": "float64"}),
+    ],
+    ids=str,
+)
+def test_partial_fit_goes_on_by_parameters_that_have_changed(before, after, monkeypatch):
+    model = small(**before).partial_fit(TEXTS)
+    anew = pickle.loads(pickle.dumps(model))  # which has the weights and nothing else
+    seed = model._running_trainer.plan.seed
+    monkeypatch.setattr(
+        language_model, "check_random_state", lambda _: SimpleNamespace(randint=lambda _: seed)
+    )
+    for global_seed, each in enumerate((model, anew)):
+        torch.manual_seed(global_seed)  # which nothing may depend on
+        each.set_params(**after).partial_fit(TEXTS)
+    assert_same_weights(model, anew)
+
+
+def test_a_refused_partial_fit_changes_nothing():
+    refused, left_alone = small().partial_fit(TEXTS), small().partial_fit(TEXTS)
+    with pytest.raises(ValueError, match="8 bytes in 1 documents"):
+        refused.partial_fit(["short"])
+    with pytest.raises(ValueError, match="Unknown optimizer"):
+        refused.set_params(optimizer="nonsense").partial_fit(TEXTS)
+    refused.set_params(optimizer="adam")
+    assert_same_weights(refused.partial_fit(TEXTS), left_alone.partial_fit(TEXTS))
 
 
 def test_partial_fit_recovers_from_a_lost_training():

@@ -6,6 +6,8 @@ import joblib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 
@@ -53,6 +55,27 @@ def test_a_search_reads_each_document_once(lm, tmp_path, encoded):
     assert encoded == []
     search.predict([*TEXTS, "Not seen yet."])
     assert encoded == [b"\n Not seen yet. "]
+
+
+def test_a_search_over_featurizers(lm, tmp_path):
+    other = ByteMLSTMLanguageModel.from_pretrained("default", device="cpu")
+    other.save_pretrained(tmp_path / "other.safetensors")
+    models = [FrozenEstimator(lm), FrozenEstimator(other), tmp_path / "other.safetensors"]
+    search = GridSearchCV(
+        make_pipeline(lm),
+        {"featurizer__language_model": models, "featurizer__pooling": ["mean", "max"]},
+        cv=3,
+        error_score="raise",
+    ).fit(TEXTS, LABELS)
+    scores = search.cv_results_["mean_test_score"].reshape(3, 2)
+    np.testing.assert_array_equal(scores[1], scores[2])
+    for model, of_model in zip((lm, other), scores, strict=False):
+        for pooling, score in zip(("mean", "max"), of_model, strict=True):
+            alone = make_pipeline(model).set_params(featurizer__pooling=pooling)
+            assert cross_val_score(alone, TEXTS, LABELS, cv=3).mean() == score
+    search.set_params(param_grid={"featurizer__language_model": [lm]})
+    with pytest.raises(NotFittedError, match=r"give it files, or each model as .*FrozenEstimator"):
+        search.fit(TEXTS, LABELS)
 
 
 def test_memory_changes_no_score(lm, tmp_path):

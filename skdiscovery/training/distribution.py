@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,10 @@ _LOST_PEER = re.compile("Connection (closed|reset) by peer|Broken pipe")
 # must not be the last to let go of the group: it would wait, holding the GIL, for the group's
 # threads, and one of these may be waiting for the GIL.
 _of_failed_trainings: list[dist.ProcessGroup | None] = []
+
+# The place in a process group that outlasts a training, for the next one too: its channel has
+# threads and connections that live as long as the process group.
+_joined: WeakKeyDictionary[dist.ProcessGroup, "Group"] = WeakKeyDictionary()
 
 Value = TypeVar("Value")
 
@@ -76,7 +81,7 @@ class Group:
         if n < self.size:
             raise ValueError(
                 f"batch_size={n} is less than one lane for each of {self.size} devices: raise it, "
-                "or lower n_devices."
+                "or train on fewer devices."
             )
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
@@ -140,7 +145,11 @@ def join_launched(device: torch.device) -> tuple[Group, torch.device]:
     if not dist.is_initialized():
         _initialise(device, init_method="env://")
         atexit.register(dist.destroy_process_group)
-    return _group(), device
+    world = dist.group.WORLD
+    assert world is not None  # there is one, since _initialise
+    if world not in _joined:
+        _joined[world] = _group()
+    return _joined[world], device
 
 
 def complete(
@@ -154,10 +163,10 @@ def complete(
 
     Parameters are those of :func:`count_devices` and :func:`spawned_ranks`.
     """
-    n_ranks = count_devices(n_devices, device, n_lanes)
-    if group is not ALONE or n_ranks == 1:
+    if group is not ALONE:
         return nullcontext(group)
-    return spawned_ranks(n_ranks, device, job)
+    n_ranks = count_devices(n_devices, device, n_lanes)
+    return spawned_ranks(n_ranks, device, job) if n_ranks > 1 else nullcontext(group)
 
 
 @contextmanager
@@ -179,12 +188,14 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
         If one of them fails; the message has its error.
     """
     n_threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, n_threads // n_ranks))
-    store = dist.TCPStore(LOOPBACK, 0, n_ranks, is_master=True, wait_for_workers=False)
-    workers = [_Worker(rank, n_ranks, store.port, device) for rank in range(1, n_ranks)]
+    workers: list[_Worker] = []
     is_over = threading.Event()
     try:
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, n_threads // n_ranks))
+        store = dist.TCPStore(LOOPBACK, 0, n_ranks, is_master=True, wait_for_workers=False)
+        for rank in range(1, n_ranks):
+            workers.append(_Worker(rank, n_ranks, store.port, device))
         _wait_until_ready(store, workers)
         _initialise(_of_rank(device, 0), store=store, rank=0, world_size=n_ranks)
         group = _group()

@@ -1,6 +1,7 @@
 """What decides about the weights that a training ends with, besides the corpus."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,6 +36,20 @@ class TrainingPlan:
     checkpoint_every: int = 5000
     backend: str = "auto"
 
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """The dtype of the weights, never narrower than float32."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def build(self) -> tuple[Any, ...]:
+        """What a model and its optimizer are built by, and keep."""
+        optimizer = self.optimization.optimizer
+        return (
+            self.architecture, self.dropout, self.weight_norm, self.weights_dtype, self.backend,
+            optimizer,
+        )  # fmt: skip
+
     def new_model(self) -> ByteLanguageModel:
         """Return a model with initial weights."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -50,7 +65,7 @@ class TrainingPlan:
         """
         model.use_backend(resolve_backend(self.backend, device))
         model.normalise_weights(self.weight_norm)
-        return model.to(device, torch.promote_types(self.dtype, torch.float32))
+        return model.to(device, self.weights_dtype)
 
     def lanes(self, corpus: TextCorpus) -> Lanes:
         """Deal a corpus to lanes.

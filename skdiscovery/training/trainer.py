@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skdiscovery.nn import ByteLanguageModel
@@ -27,6 +28,8 @@ class Trainer:
         Updates made, and bytes predicted.
     history, validation_history : list of dict
         A row per logged step, and per validation.
+    has_begun : bool
+        Whether a run has started to train the model.
     """
 
     def __init__(self, plan: TrainingPlan, model: ByteLanguageModel):
@@ -36,8 +39,13 @@ class Trainer:
         self.n_bytes = 0
         self.history: list[Row] = []
         self.validation_history: list[Row] = []
+        self.has_begun = False
         self.optimizer = make_optimizer(model, plan.optimization)
         self.device = model.embedding.device
+
+    def can_follow(self, plan: TrainingPlan, device: torch.device) -> bool:
+        """Return whether the model and the optimizer are such as a plan on a device asks for."""
+        return plan.build == self.plan.build and device.type == self.device.type
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return weights, optimizer and histories, as tensors and JSON-able values."""

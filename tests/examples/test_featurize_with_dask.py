@@ -76,6 +76,26 @@ def test_a_cluster_makes_the_features_of_one_process_and_goes_on_where_it_stoppe
     assert_features(folder, files, featurizer)
 
 
+def test_a_file_that_is_new_among_others_gets_its_own_features(
+    script, client, files, featurizer, tmp_path
+):
+    folder = tmp_path / "features"
+    for some in (files[1:3], files[:3]):
+        list(script.featurize(client, some, folder, featurizer, Reader()))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "reviews-0.jsonl.npy", "reviews-1.jsonl.gz.npy", "reviews-2.jsonl.npy"
+    ]  # fmt: skip
+    assert_features(folder, files[:3], featurizer)
+
+
+def test_two_files_of_one_name_are_refused_before_any_work(script, tmp_path):
+    files = [f"{tmp_path}/{name}" for name in ("a/x.csv", "b/x.csv", "b/x.csv.gz")]
+    with pytest.raises(ValueError, match=r"a/x\.csv and .*b/x\.csv would have one file") as raised:
+        script.main([*files, "--folder", str(tmp_path / "features")])
+    assert "x.csv.gz" not in str(raised.value)
+    assert not (tmp_path / "features").exists()
+
+
 def test_a_worker_that_is_killed_half_way_loses_nothing(
     script, client, files, featurizer, tmp_path
 ):

@@ -512,7 +512,12 @@ def test_two_processes_train_the_same_model(run, arguments, launcher, option):
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
     )
     assert done.stdout.count("test: ") == 1  # one process speaks for both
+    assert re.search(
+        r"bytes/s on 2 x cpu, \d+ each \(float32, batches of \d+ x \d+\);", done.stdout
+    )
     alone = run(name="one")
+    assert results(alone)["trained_on"]["n_devices"] == 1
+    assert results(alone.parent / "two")["trained_on"]["n_devices"] == 2
     for name, weight in weights(alone).items():
         np.testing.assert_allclose(weights(alone.parent / "two")[name], weight, atol=1e-4)
 

@@ -15,7 +15,13 @@ import torch
 
 from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.training import distribution
-from skdiscovery.training.distribution import Group, count_devices
+from skdiscovery.training.distribution import (
+    Group,
+    complete,
+    count_devices,
+    join_launched,
+    spawned_ranks,
+)
 from skdiscovery.training.loop import _Run
 
 TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(190)]
@@ -196,6 +202,27 @@ def test_a_rank_that_cannot_start_ends_the_training_with_its_error(monkeypatch):
         ByteMLSTMLanguageModel(**PARAMS, n_devices=2).fit(TEXTS)
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_ranks_that_cannot_all_be_started_leave_nothing_behind(error, workers, monkeypatch):
+    start = distribution._Worker.__init__
+
+    def start_one(worker, rank, *arguments):
+        if rank == 2:
+            raise error
+        start(worker, rank, *arguments)
+
+    monkeypatch.setattr(distribution._Worker, "__init__", start_one)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        with pytest.raises(error), spawned_ranks(3, CPU, job=None):
+            pass
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(n_threads)
+    assert [worker.poll() is not None for worker in workers] == [True]
+
+
 def test_what_waits_for_a_rank_that_failed_is_aborted():
     is_over, aborted = threading.Event(), threading.Event()
     worker = SimpleNamespace(failed=False)
@@ -262,6 +289,31 @@ def test_two_machines_of_torchrun_are_joined(tmp_path, one_rank):
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     for rank in (0, 1):
         assert_close(saved(tmp_path, rank), one_rank)
+
+
+@pytest.fixture
+def initialise():
+    """Return a function that makes a process group of this process alone."""
+    store = torch.distributed.HashStore
+    yield lambda: torch.distributed.init_process_group("gloo", store=store(), rank=0, world_size=1)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def test_ranks_that_are_joined_again_talk_through_the_same_channel(initialise):
+    initialise()
+    group, _ = join_launched(CPU)
+    assert join_launched(CPU)[0] is group
+    torch.distributed.destroy_process_group()
+    initialise()
+    assert join_launched(CPU)[0] is not group
+
+
+def test_of_ranks_that_were_launched_no_machine_needs_as_many_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    launched = Group(rank=5, size=8)
+    with complete(launched, 8, torch.device("cuda"), n_lanes=8, job=None) as group:
+        assert group is launched
 
 
 def test_more_devices_than_lanes_are_refused_before_the_training():
