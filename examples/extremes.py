@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts, is_positive = load_reviews(return_X_y=True)
     labels = np.where(is_positive, "positive", "negative")
     try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device)
         pipeline = make_pipeline(featurizer, SentimentNeuronClassifier()).fit(texts, labels)
         table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
@@ -64,7 +65,13 @@ def draw(
     neuron = int(pipeline[0].feature_neurons_[column])
     for ax, (tail, rows) in zip(heatmaps, tails, strict=True):
         plot_heatmap(
-            pipeline, rows["text"].tolist(), neuron=neuron, width=WIDTH, scale="symmetric", ax=ax
+            pipeline,
+            rows["text"].tolist(),
+            neuron=neuron,
+            width=WIDTH,
+            rows_per_page=1000,  # all, on the one page that there is
+            scale="symmetric",
+            ax=ax,
         )
         ax.set_title(f"{tail} values", loc="left", fontsize="medium")
     return figure

@@ -5,9 +5,9 @@ r"""Write a page in which to look at a model's neurons and at the texts they rea
         --language-model mine.safetensors --output neurons.html
 
 The page is one file that loads nothing: open it in any browser, or send it to someone. On the left
-are the neurons: first the one that a classifier decides by (fitted on all texts that have a label),
-then those that tell the classes of the shown texts apart best; without labels, those that vary
-most.
+are the neurons: first the one that a classifier decides by, then those that tell the classes of the
+shown texts apart best; without labels, those that vary most. With --label-key, texts without a
+label are left out.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if options.n_texts < 1:
             raise ValueError(f"--n-texts: expected 1 or more, got {options.n_texts}")
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         texts, labels = read_texts(options)
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device).fit()
         model = featurizer
@@ -61,7 +62,11 @@ def read_texts(options: argparse.Namespace) -> tuple[list[str], np.ndarray | Non
         reviews, is_positive = load_reviews(return_X_y=True)
         return reviews, np.where(is_positive, "positive", "negative")
     corpus = TextCorpus.from_file(
-        options.data, text_key=options.text_key, label_key=options.label_key, preprocessor=None
+        options.data,
+        text_key=options.text_key,
+        label_key=options.label_key,
+        drop_unlabeled=options.label_key is not None,
+        preprocessor=None,
     )
     return [document.decode("utf-8", "replace") for document in corpus], corpus.labels
 

@@ -56,10 +56,10 @@ from reproduce_measures import (
     FETCH,
     MAJORITY,
     N_DRAWS,
-    N_LABELS,
     ONE,
     TFIDF,
     Outcome,
+    few_labels,
     load,
     log,
     measure,
@@ -254,7 +254,7 @@ def draw(name: str, outcome: Outcome, names: np.ndarray, folder: Path) -> None:
 def draw_few_labels(name: str, outcome: Outcome, folder: Path) -> None:
     """Draw the accuracy after training on few labels, and on all."""
     n_all = len(outcome.y["train"])
-    few = [n for n in N_LABELS if n < n_all]
+    few = few_labels(outcome.y)
     ax = new_axes(f"Accuracy by the number of labelled texts, {TITLES[name]}")
     for method, (colour, marker, line) in STYLES.items():
         row = outcome.table.loc[method]

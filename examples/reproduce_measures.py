@@ -184,7 +184,7 @@ def learn_from_few(methods: dict[str, Method], y: Parts) -> pd.DataFrame:
         TFIDF: (GridSearchCV(words, {"C": TFIDF_GRID}, cv=3), methods[TFIDF].X),
     }
     columns = {}
-    for n_labels in [n for n in N_LABELS if n < len(y["train"])]:
+    for n_labels in few_labels(y):
         drawn = {
             name: [accuracy_from_few(search, X, y, n_labels, k) for k in range(N_DRAWS)]
             for name, (search, X) in searches.items()
@@ -192,6 +192,11 @@ def learn_from_few(methods: dict[str, Method], y: Parts) -> pd.DataFrame:
         columns[f"{n_labels} labels"] = pd.DataFrame(drawn).mean()
         columns[f"{n_labels} labels, std"] = pd.DataFrame(drawn).std(ddof=0)
     return pd.DataFrame(columns)
+
+
+def few_labels(y: Parts) -> list[int]:
+    """Return on how few labels to learn: so few that a text of either class is left over."""
+    return [n for n in N_LABELS if n + 2 <= len(y["train"])]
 
 
 def accuracy_from_few(search: GridSearchCV, X: Parts, y: Parts, n_labels: int, draw: int) -> float:

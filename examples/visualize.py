@@ -105,6 +105,8 @@ def sentiment_neuron(lm: ByteMLSTMLanguageModel, options: argparse.Namespace) ->
     )
     classifier = SentimentNeuronClassifier(random_state=0)
     make_pipeline(featurizer, classifier).fit(*load_reviews(return_X_y=True))
+    if not classifier.coef_.any():
+        raise ValueError("no neuron of this model tells the reviews that ship apart: give --neuron")
     neuron = int(featurizer.feature_neurons_[classifier.neuron_indices_[0]])
     print(f"neuron {neuron}, sign {classifier.neuron_sign_:+d} (a classifier's choice)")
     return neuron, classifier.neuron_sign_

@@ -181,7 +181,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         if isinstance(model, FrozenEstimator):
             model = model.estimator
         if not isinstance(model, ByteMLSTMLanguageModel):
-            model = ByteMLSTMLanguageModel.from_pretrained(model)
+            model = ByteMLSTMLanguageModel.from_pretrained(model, device=self.device)
         check_is_fitted(model, msg=_NOT_FITTED)
         encoding.check_layer(self.layer, model.config_["n_layers"])
         neurons = encoding.check_neurons(self.neurons, model.config_["hidden_size"])

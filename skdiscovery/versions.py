@@ -19,6 +19,9 @@ _DEPENDENCIES = (
     "joblib",
     "safetensors",
     "matplotlib",
+    "unidecode",
+    "filelock",
+    "tqdm",
     "pip",
 )
 

@@ -282,6 +282,11 @@ def test_a_file_and_the_model_in_it_give_the_same(lm, tmp_path):
         assert featurizer.language_model == name
 
 
+def test_a_model_that_it_loads_computes_where_it_does(lm):
+    assert MLSTMFeaturizer(device="cpu").fit().language_model_.device == "cpu"
+    assert MLSTMFeaturizer().fit().language_model_.device == "auto"
+
+
 def test_the_models_own_preprocessor_reads_the_texts(lm):
     framing = train(preprocessor="review")
     framing.weights_ = lm.weights_

@@ -62,7 +62,8 @@ def draw_heatmap(
     axes_width, axes_height = np.array(ax.bbox.size) / ax.figure.dpi
     font_size = 72 * min(0.92 * axes_width / width, 0.6 * axes_height / len(rows))
     _write_symbols(ax, rows, vmin, vmax, font_size)
-    ax.set_xlabel(_wrap(caption, axes_width), loc="left", fontsize=_CAPTION_FONT_SIZE)
+    words = _wrap(caption, axes_width)
+    ax.set_xlabel(words, loc="left", fontsize=_CAPTION_FONT_SIZE, parse_math=False)
     return ax, mesh
 
 

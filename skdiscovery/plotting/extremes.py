@@ -9,6 +9,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skdiscovery.plotting.neuron_features import featurizer_and_classifier
+from skdiscovery.plotting.neuron_values import first_column
 
 
 @validate_params(
@@ -64,7 +65,7 @@ def extreme_texts(
     documents = list(column_or_1d(X, dtype=object))
     texts, featurizer, classifier = featurizer_and_classifier(estimator, documents)
     column = _column(featurizer, classifier, neuron)
-    values = featurizer.transform(texts)[:, column] if documents else np.empty(0)
+    values = np.asarray(featurizer.transform(texts))[:, column] if documents else np.empty(0)
     order = np.argsort(-values, kind="stable")
     n_high = min(n_texts, -(-len(order) // 2))
     n_low = min(n_texts, len(order) - n_high)
@@ -94,4 +95,4 @@ def _column(featurizer: Any, classifier: Any, neuron: int | None) -> int:
             "Which neuron? Without a SentimentNeuronClassifier right after the featurizer, give "
             f"neuron=, an index from {neurons.min()} to {neurons.max()}."
         )
-    return int(classifier.neuron_indices_[0])
+    return first_column(classifier)

@@ -17,6 +17,7 @@ from skdiscovery.plotting.colours import CLASS_COLOURS, cell_colours, ink_colour
 from skdiscovery.plotting.html import hex_colours
 from skdiscovery.plotting.neuron_features import featurizer_and_classifier
 from skdiscovery.plotting.neuron_values import layer_name
+from skdiscovery.text import TextCorpus
 
 # A value takes one character of the page: of printable ASCII, what JSON writes as it is.
 LEVELS = "".join(map(chr, sorted(set(range(ord("#"), ord("~") + 1)) - set(b"<\\"))))
@@ -88,8 +89,8 @@ def neuron_browser_html(
     labels = np.full(len(texts), "text") if y is None else column_or_1d(y)
     check_consistent_length(texts, labels)
     texts, featurizer, classifier = featurizer_and_classifier(estimator, texts)
-    features = featurizer.transform(texts)
     classes, codes = np.unique(labels, return_inverse=True)
+    features = np.asarray(featurizer.transform(texts))
     scores = features.std(axis=0) if y is None else class_correlations(features, codes)
     kind = "standard deviation" if y is None else "correlation"
     columns = _ranked_columns(featurizer.feature_neurons_, classifier, np.abs(scores))[:n_neurons]
@@ -142,7 +143,8 @@ def _ranked_columns(neurons: np.ndarray, classifier: Any, scores: np.ndarray) ->
     """Return the columns in the order of the list, and only the first one of each neuron."""
     order = np.argsort(-scores, kind="stable")
     if classifier is not None:
-        order = np.concatenate([classifier.neuron_indices_, order])
+        chosen = classifier.neuron_indices_
+        order = np.concatenate([chosen[classifier.coef_[:, chosen].any(axis=0)], order])
     _, first = np.unique(neurons[order], return_index=True)
     return order[np.sort(first)]
 
@@ -163,17 +165,10 @@ def _shown_values(
     ranges, of shape (n_neurons, 2), are the value of the first level and the step to the next.
     """
     language_model = featurizer.language_model_
-    documents = language_model.preprocess(texts)
-    activations = language_model.activations(
-        texts,
-        neurons=featurizer.feature_neurons_[columns],
-        state=featurizer.state,
-        layer=featurizer.layer,
-    )
-    shown, values = [], []
-    for document, of_text in zip(documents, activations, strict=True):
-        characters, last_bytes = character_ends(document)
-        values.append(of_text[last_bytes[:max_characters]])
+    shown, beginnings, ends_of_characters = [], [], []
+    for document in language_model.preprocess(texts):
+        # A character has four bytes at most; one more tells whether the text goes on.
+        characters, last_bytes = character_ends(document[: 4 * (max_characters + 1)])
         shown.append(
             {
                 "characters": "".join(map(_one_character, characters[:max_characters])),
@@ -181,6 +176,15 @@ def _shown_values(
                 "n_bytes": len(document),
             }
         )
+        ends_of_characters.append(last_bytes[:max_characters])
+        beginnings.append(document[: last_bytes[:max_characters].max(initial=-1) + 1])
+    activations = language_model.activations(
+        TextCorpus.from_documents(beginnings, preprocessor=None),
+        neurons=featurizer.feature_neurons_[columns],
+        state=featurizer.state,
+        layer=featurizer.layer,
+    )
+    values = [of_text[ends] for of_text, ends in zip(activations, ends_of_characters, strict=True)]
     flat = np.concatenate(values)
     in_range = flat if len(flat) else np.zeros((1, len(columns)))
     lowest = in_range.min(axis=0)

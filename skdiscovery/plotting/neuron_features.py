@@ -12,7 +12,9 @@ from skdiscovery.plotting.neuron_values import best_of_search, is_featurizer, te
 def steps_and_classifier(estimator: Any) -> tuple[Pipeline | None, Any]:
     """Return the steps of a pipeline before its classifier, if it is one, and the classifier."""
     model = best_of_search(estimator)
-    steps, classifier = (model[:-1], model[-1]) if isinstance(model, Pipeline) else (None, model)
+    is_pipeline = isinstance(model, Pipeline)
+    steps = model[:-1] if is_pipeline and len(model) > 1 else None
+    classifier = model[-1] if is_pipeline else model
     check_is_fitted(classifier)
     if not hasattr(classifier, "all_neurons_"):
         raise TypeError(

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from skdiscovery.plotting.colours import CLASS_COLOURS
+from skdiscovery.plotting.legend import legend_entry
 from skdiscovery.plotting.neuron_features import feature_names, steps_and_classifier
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ class NeuronHistogramDisplay:
         ValueError
             If ``values`` are not one-dimensional and finite, or not as many as ``y``.
         """
-        values = check_array(self.values, ensure_2d=False, input_name="values")
+        # In float64, as in float32 the edges of bins between close values may coincide.
+        values = check_array(self.values, ensure_2d=False, dtype=np.float64, input_name="values")
         if values.ndim != 1:
             raise ValueError(
                 "values must be one-dimensional: those of one neuron, a value per sample. Got "
@@ -191,10 +193,11 @@ class NeuronHistogramDisplay:
         self.figure_: Any = ax.figure
         edges = np.histogram_bin_edges(values, bins)
         self.patches_ = []
-        for label, colour, hatch in zip(
-            np.unique(y), cycle(CLASS_COLOURS), cycle(_HATCHES), strict=False
+        labels, codes = np.unique(y, return_inverse=True)
+        for code, (label, colour, hatch) in enumerate(
+            zip(labels, cycle(CLASS_COLOURS), cycle(_HATCHES), strict=False)
         ):
-            of_class = values[y == label]
+            of_class = values[codes == code]
             patch = ax.stairs(
                 np.histogram(of_class, edges)[0],
                 edges,
@@ -203,7 +206,7 @@ class NeuronHistogramDisplay:
                 edgecolor=colour,
                 linewidth=1.5,
                 hatch=hatch,
-                label=f"{label} ({len(of_class)})",
+                label=legend_entry(f"{label} ({len(of_class)})"),
             )
             self.patches_.append(patch)
         self.threshold_line_ = None

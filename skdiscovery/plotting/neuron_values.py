@@ -3,6 +3,7 @@
 Estimators are told apart by what they offer, so this file imports none of the package's own.
 """
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -121,7 +122,18 @@ def _sentiment_neuron(featurizer: Any, classifier: Any) -> tuple[int, int]:
             f"{classifier.n_features_in_}: a step between them changes the columns, so the "
             "classifier's choice names no neuron. Give neuron=."
         )
-    return int(neurons[classifier.neuron_indices_[0]]), int(classifier.neuron_sign_)
+    return int(neurons[first_column(classifier)]), int(classifier.neuron_sign_)
+
+
+def first_column(classifier: Any) -> int:
+    """Return the column that the classifier relies on most; warn if it relies on none."""
+    if not classifier.coef_.any():
+        warnings.warn(
+            "The classifier has found no neuron, so the first stands for it: raise its C, or give "
+            "neuron=.",
+            stacklevel=2,
+        )
+    return int(classifier.neuron_indices_[0])
 
 
 def layer_name(layer: int, n_layers: int) -> str:

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_array
 
 from skdiscovery.plotting.colours import CLASS_COLOURS
+from skdiscovery.plotting.legend import legend_entry
 from skdiscovery.plotting.neuron_features import feature_names, steps_and_classifier
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class NeuronWeightsDisplay:
                 linestyle="none",
                 marker=marker,
                 markersize=4,
-                label=f"{label} ({len(used)} of {n_features})",
+                label=legend_entry(f"{label} ({len(used)} of {n_features})"),
             )
         importance = np.abs(coef).sum(axis=0)
         top = np.argsort(-importance, kind="stable")[:n_labelled]
@@ -210,5 +211,6 @@ class NeuronWeightsDisplay:
             ha="left" if place < 0.1 else "right" if place > 0.9 else "center",
             va="bottom" if side > 0 else "top",
             fontsize="small",
+            parse_math=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )

@@ -38,7 +38,10 @@ ENGLISH = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.to == "openai" and options.dtype != "float32":
+        parser.error(f"--dtype {options.dtype}: OpenAI's files are float32")
     try:
         model = import_model(find_model(options.source), gates=options.gates)
         print(describe(model), flush=True)

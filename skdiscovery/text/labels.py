@@ -12,7 +12,7 @@ _MISSING = {"", "na", "nan", "null"}
 def is_missing(label: Label) -> bool:
     """Return whether a label is absent: None, NaN, or a text that spreadsheets write for these."""
     if isinstance(label, str):
-        return label.strip().lower() in _MISSING
+        return label.strip().lower().lstrip("+-") in _MISSING
     return label is None or label != label
 
 
@@ -95,6 +95,8 @@ def binarized(labels: np.ndarray) -> np.ndarray:
 
 def _as_numbers(values: list[Label]) -> np.ndarray | None:
     """Return the values as int64 if all are whole, as float64 if all are numbers, else None."""
+    if any(isinstance(value, str) and "_" in value for value in values):
+        return None  # "1_2" is a name, though Python reads it as 12
     try:
         numbers = np.array([float(value) for value in values if value is not None])
     except (ValueError, OverflowError):

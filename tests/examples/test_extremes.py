@@ -45,6 +45,19 @@ def test_texts_of_both_tails_are_listed_and_drawn(run, tiny_model):
     assert larger.shape[0] > picture.shape[0]
 
 
+def test_all_texts_of_a_tail_are_drawn(run, script, monkeypatch):
+    displays = []
+
+    def keep(*args, **kwargs):
+        displays.append(draw(*args, **kwargs))
+        return displays[-1]
+
+    draw = script.plot_heatmap
+    monkeypatch.setattr(script, "plot_heatmap", keep)
+    run("--neuron=3", "--n-texts=40")
+    assert [display.n_pages for display in displays] == [1, 1]
+
+
 def test_by_default_a_classifier_picks_the_neuron(run):
     lines, _ = run("--n-texts=1")
     assert len(lines) == 4

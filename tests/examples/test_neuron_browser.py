@@ -57,6 +57,20 @@ def test_a_file_with_and_without_labels(run, tmp_path):
     ]
 
 
+def test_texts_without_a_label_are_left_out(run, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("sentence,label\nGood.,1\nHm.,\nBad.,0\nGreat.,1\nAwful.,0\n")
+    data = run(f"--data={path}", "--label-key=label")
+    assert data["classes"] == ["0", "1"]
+    assert [text["label"] for text in data["texts"]] == [1, 0, 1, 0]
+
+
+def test_the_folder_of_the_page_is_made(script, tiny_model, tmp_path):
+    path = tmp_path / "new" / "folder" / "page.html"
+    script.main([f"--language-model={tiny_model}", f"--output={path}", "--device=cpu"])
+    assert path.is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -50,7 +50,6 @@ def reproduce(scripts, tables, language_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measures, "fetch_sst2", fetch)
     monkeypatch.setattr(measures, "N_DRAWS", 2)
     monkeypatch.setattr(measures, "N_LABELS", (10, 1000))
-    monkeypatch.setattr(script, "N_LABELS", (10, 1000))
     monkeypatch.setattr(script, "RECORDED", tmp_path / "reproduced.json")
     (tmp_path / "reproduced.json").write_text('{"tolerance": 1.0, "models": {}}')
     output = tmp_path / "out"

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,7 +69,10 @@ def test_layer_state_negate_and_looks(run, lm):
     assert (display.scale, display.colorbar, display.width) == ("data", True, 9)
 
 
-def test_without_a_neuron_a_classifier_picks_one(run, lm):
+def test_without_a_neuron_a_classifier_picks_one(run, lm, script, monkeypatch):
+    monkeypatch.setattr(
+        script, "SentimentNeuronClassifier", partial(script.SentimentNeuronClassifier, 1e4)
+    )
     display, printed, folder = run("--text=x")
     neuron, sign = re.match(r"neuron (\d+), sign ([+-]1) ", printed[0]).groups()
     (expected,) = lm.activations(["x"], neurons=[int(neuron)])
@@ -133,6 +137,7 @@ def test_temperature_seed_and_top_k(run):
         (["--neuron=5", "--generate", "--n-samples=0"], "'n_samples' parameter"),
         (["--neuron=5", "--generate", "--seq-length=25"], "expected more than the 25 bytes"),
         (["--language-model=nowhere"], "No language model 'nowhere'"),
+        ([], "no neuron of this model tells the reviews that ship apart: give --neuron"),
         (["--device=nonsense"], "nonsense"),
     ],
 )

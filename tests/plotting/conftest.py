@@ -58,6 +58,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(y)
         self.n_features_in_ = X.shape[1]
         self.neuron_indices_ = np.array([self.column])
+        self.coef_ = np.zeros((1, X.shape[1]))
+        self.coef_[0, self.column] = self.sign
         self.neuron_sign_ = self.sign
         return self
 

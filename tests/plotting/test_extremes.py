@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -25,6 +26,19 @@ def test_both_tails_by_falling_value(featurizer):
         index=[4, 2, 1, 3],
     )
     pd.testing.assert_frame_equal(table, expected)
+
+
+def test_features_may_come_as_a_table(featurizer):
+    expected = extreme_texts(featurizer, TEXTS, neuron=3)
+    with config_context(transform_output="pandas"):
+        pd.testing.assert_frame_equal(extreme_texts(featurizer, TEXTS, neuron=3), expected)
+
+
+def test_a_classifier_that_has_found_no_neuron_is_warned_of(fakes, featurizer):
+    pipeline = make_pipeline(featurizer, fakes.Classifier(sign=0)).fit(TEXTS, [0, 1, 0, 1, 0])
+    with pytest.warns(UserWarning, match="has found no neuron"):
+        table = extreme_texts(pipeline, TEXTS, n_texts=1)
+    assert table["text"].tolist() == ["seven77", ""]
 
 
 @pytest.mark.parametrize("n_texts", [1, 2, 3, 4])

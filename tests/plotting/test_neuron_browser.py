@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -88,6 +89,34 @@ def test_values_of_whole_texts_are_the_features(featurizer):
     assert [text["is_cut"] for text in data["texts"]] == [len(text) > 4 for text in TEXTS]
     assert [text["characters"] for text in data["texts"][1:3]] == ["A lo", "A du"]
     assert all(len(trace) <= 4 for neuron in data["neurons"] for trace in neuron["traces"])
+
+
+def test_no_more_of_a_text_is_read_than_is_shown(featurizer, monkeypatch):
+    asked = []
+    activations = ByteMLSTMLanguageModel.activations
+
+    def note(self, X, **options):
+        asked.extend(X)
+        return activations(self, X, **options)
+
+    monkeypatch.setattr(ByteMLSTMLanguageModel, "activations", note)
+    neuron_browser_html(featurizer, TEXTS, LABELS, max_characters=4)
+    assert asked == [text[:4].encode() for text in TEXTS]
+
+
+def test_features_may_come_as_a_table(featurizer):
+    expected = neuron_browser_html(featurizer, TEXTS, LABELS)
+    with config_context(transform_output="pandas"):
+        assert neuron_browser_html(featurizer, TEXTS, LABELS) == expected
+
+
+def test_neurons_that_a_classifier_has_not_found_do_not_come_first(featurizer):
+    classifier = SentimentNeuronClassifier(1e-6, n_neurons=10)
+    with pytest.warns(UserWarning, match="leaves no neuron"):
+        pipeline = make_pipeline(featurizer, classifier).fit(TEXTS, LABELS)
+    assert neuron_browser_html(pipeline, TEXTS, LABELS) == neuron_browser_html(
+        featurizer, TEXTS, LABELS
+    )
 
 
 def test_neurons_are_ranked_by_the_classes(featurizer):

@@ -39,6 +39,30 @@ def legend(display):
     return [text.get_text() for text in display.ax_.get_legend().get_texts()]
 
 
+def test_a_pipeline_of_the_classifier_alone(classifier, X, y):
+    display = NeuronHistogramDisplay.from_estimator(make_pipeline(classifier), X, y)
+    np.testing.assert_array_equal(display.values, X[:, 5])
+    assert display.name == "neuron 5"
+
+
+def test_values_that_are_nearly_equal():
+    values = np.float32([1, 1 + 2**-23, 1])
+    display = NeuronHistogramDisplay(values, ["a", "b", "a"]).plot()
+    assert [patch.get_data().values.sum() for patch in display.patches_] == [2, 1]
+
+
+def test_a_missing_label_is_a_class():
+    display = NeuronHistogramDisplay([0.0, 1.0, 2.0, 3.0], [0.0, np.nan, 1.0, np.nan]).plot()
+    assert legend(display) == ["0.0 (1)", "1.0 (1)", "nan (2)"]
+    assert [patch.get_data().values.sum() for patch in display.patches_] == [1, 1, 2]
+
+
+def test_names_of_classes_are_not_read_as_anything_else():
+    display = NeuronHistogramDisplay([0.0, 1.0, 2.0], ["__label__1", "$1-$2", "_"]).plot()
+    assert legend(display) == [r"\$1-\$2 (1)", " _ (1)", " __label__1 (1)"]
+    display.figure_.draw_without_rendering()
+
+
 def test_init_stores_and_draws_nothing(X, y):
     values = X[:, 0]
     display = NeuronHistogramDisplay(values, y, threshold=0.5, name="neuron 0")

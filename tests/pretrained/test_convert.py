@@ -83,6 +83,12 @@ def test_models_of_others_go_to_openais_layout_and_back(
     assert scores[1] == pytest.approx(scores[0], rel=1e-6)
 
 
+def test_an_export_has_one_dtype(capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main(["default", str(tmp_path / "default"), "--to", "openai", "--dtype", "float16"])
+    assert "--dtype float16: OpenAI's files are float32" in capsys.readouterr().err
+
+
 def test_an_export_says_what_the_files_do_not(convert, tmp_path, openai_toy):
     printed = convert("default", tmp_path / "default", "--to", "openai")
     assert "note: the files do not say that the model's preprocessor is 'review'" in printed

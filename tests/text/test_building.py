@@ -105,6 +105,8 @@ def test_labels_are_aligned_with_documents(source, cache, options, expected):
         (["good", None, "bad"], ["good", "", "bad"]),
         (["good", 1, ""], ["good", "1", ""]),
         ([None, None], [-1, -1]),
+        (["1_11", "11_1"], ["1_11", "11_1"]),
+        (["1", "-nan", "+NaN"], [1, -1, -1]),
     ],
 )
 def test_labels_are_numbers_where_all_read_as_numbers(labels, expected):
