@@ -1,26 +1,58 @@
 #!/usr/bin/env bash
-# All that only a GPU can show: the tests marked `cuda`, compute-sanitizer on the kernels, and the
-# benchmarks. From the root of a checkout, in an environment with skdiscovery[cuda,test]:
+# All that only a GPU can show: the tests marked `cuda`, the benchmarks, and compute-sanitizer on the
+# kernels. From the root of a checkout, in an environment with skdiscovery[cuda,test]:
 #
-#     SKDISCOVERY_DATA=path/to/data bash benchmarks/gpu.sh results
-set -euo pipefail
+#     SKDISCOVERY_DATA=path/to/data bash benchmarks/gpu.sh results [tests|ops|pretrain|transform|generate|sanitize ...]
+#
+# does the parts named, or all. What fails does not keep the rest from being measured, and shows in
+# the end.
+set -uo pipefail
 out=${1:?the folder for the results is missing}
+shift
+parts=("$@")
+[ $# -gt 0 ] || parts=(tests ops pretrain transform generate sanitize)
 mkdir -p "$out"
+failed=()
 
-python -m skdiscovery.ops.build --backend cuda
-python -c "import skdiscovery; skdiscovery.show_versions()" | tee "$out/versions.txt"
-python -m pytest -m cuda tests | tee "$out/tests.txt"
-if command -v compute-sanitizer; then
-    for tool in memcheck racecheck initcheck; do
-        compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 \
-            python -m pytest -m cuda tests/ops/test_cuda.py -p no:randomly -q | tee "$out/$tool.txt"
-    done
-fi
+run() { # the name of what is done and of its file, and the command
+    local name=$1
+    shift
+    echo "== $name"
+    "$@" 2>&1 | tee "$out/$name.txt" || failed+=("$name")
+}
 
-python benchmarks/bench_ops.py --hidden-size 512 1024 2048 4096 --batch-size 1 32 128 256 \
-    --json "$out/ops.json" | tee "$out/ops.txt"
-python benchmarks/bench_pretrain.py --hidden-size 1024 2048 4096 --batch-size 256 \
-    --seq-length 256 | tee "$out/pretrain.txt"
-python benchmarks/bench_transform.py --hidden-size 1024 4096 --n-documents 5000 \
-    --json "$out/transform.json" | tee "$out/transform.txt"
-python benchmarks/bench_generate.py --json "$out/generate.json" | tee "$out/generate.txt"
+run build python -m skdiscovery.ops.build --backend cuda
+run versions python -c "import skdiscovery; skdiscovery.show_versions()"
+for part in "${parts[@]}"; do
+    case $part in
+        tests) run tests python -m pytest -m cuda tests ;;
+        ops)
+            run ops python benchmarks/bench_ops.py --hidden-size 512 1024 2048 4096 \
+                --batch-size 1 32 128 256 --json "$out/ops.json"
+            ;;
+        pretrain)
+            run pretrain python benchmarks/bench_pretrain.py --hidden-size 1024 2048 4096 \
+                --batch-size 256 --seq-length 256
+            ;;
+        transform)
+            run transform python benchmarks/bench_transform.py --hidden-size 1024 \
+                --n-documents 5000 --json "$out/transform.json"
+            run transform-4096 python benchmarks/bench_transform.py --hidden-size 4096 \
+                --n-documents 1000 --json "$out/transform-4096.json"
+            ;;
+        generate)
+            run generate python benchmarks/bench_generate.py --json "$out/generate.json"
+            ;;
+        sanitize)
+            sanitized=(--target-processes all --error-exitcode 9 python -m pytest -m cuda -q
+                -p no:randomly tests/ops/test_cuda.py)
+            run memcheck compute-sanitizer --tool memcheck "${sanitized[@]}"
+            run initcheck compute-sanitizer --tool initcheck "${sanitized[@]}"
+            # Again with each array in memory of its own, where a step beyond its end shows; CUDA
+            # graphs need torch's allocator.
+            run memcheck-alone env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+                compute-sanitizer --tool memcheck "${sanitized[@]}" -k few_steps
+            ;;
+    esac
+done
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

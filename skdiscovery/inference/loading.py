@@ -23,8 +23,10 @@ def load_model(
     dtype = resolve_precision(precision, where)
     model = model_from_weights(weights, architecture).use_backend(resolve_backend(backend, where))
     model.to(where, torch.promote_types(dtype, torch.float32))
-    if dtype != torch.int8:
-        return model, dtype
+    if dtype == torch.int8:
+        for layer in model.recurrent_layers:
+            layer.round_to_int8()
+        return model, torch.float32
     for layer in model.recurrent_layers:
-        layer.round_to_int8()
-    return model, torch.float32
+        layer.round_products_to(dtype)
+    return model, dtype

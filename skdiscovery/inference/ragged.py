@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals
+from skdiscovery.ops.runtime import copied_to
 
 BATCH_BYTES = {"cpu": 2**18, "cuda": 2**20}
 """Text read side by side: enough documents for efficient products, of like lengths."""
@@ -102,7 +103,7 @@ def read(
         n_running, batch_sizes = int(running[0]), running.tolist()
         mask = np.arange(n_running) < running[:, None]
         positions = (offsets[:n_running] + np.arange(start, stop)[:, None])[mask]
-        symbols = torch.from_numpy(data[positions]).to(device, torch.int64)
+        symbols = copied_to(torch.from_numpy(data[positions]), device).to(torch.int64)
         states = [(h[:n_running], c[:n_running]) for h, c in states]
         with flush_denormals():
             top, traces = model.forward_packed(symbols, batch_sizes, states)

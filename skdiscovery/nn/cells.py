@@ -52,6 +52,16 @@ class RecurrentLayer(nn.Module):
             weight_norm(self, name, dim=0)
 
     @torch.no_grad()
+    def round_products_to(self, dtype: torch.dtype) -> None:
+        """Keep the recurrent matrices as products in this dtype read them, and not round each time.
+
+        For a model that is not trained any more.
+        """
+        for name in {"wh", "wmh"}.intersection(self.matrices):
+            matrix = self.get_parameter(name)
+            matrix.data = matrix.data.to(dtype)
+
+    @torch.no_grad()
     def round_to_int8(self) -> None:
         """Round the recurrent matrices as they are now, for :meth:`forward_packed`."""
         wmh = self.get_parameter("wmh") if "wmh" in self.matrices else None

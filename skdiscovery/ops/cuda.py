@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 
 from skdiscovery.ops import reference
+from skdiscovery.ops.runtime import copied_to
 
 Direction = Literal["forward", "backward"]
 Block = tuple[int, int]
 """How many lanes are computed together, and for how many steps."""
+
+Weights = tuple[Tensor, Tensor | None]
+"""``wh`` and, for an mLSTM, ``wmh``."""
 
 STEPS_PER_GRAPH = 16
 """A sequence's last few steps, fewer than this, are enqueued one by one."""
@@ -103,8 +107,7 @@ def backward(
         torch.ops.skdiscovery.cuda_begin_backward(buffers.sequence, n_steps, *read, *written)
 
     with _buffers_for(h0, multiplicative) as buffers:
-        buffers.load(wh, wmh, n_lanes)
-        buffers.run("backward", _blocks([n_lanes] * n_steps), begin, None, None)
+        buffers.run("backward", _blocks([n_lanes] * n_steps), begin, (wh, wmh), (None, None))
         dh0, dc0 = buffers.h[:n_lanes].clone(), buffers.c[:n_lanes].to(c0.dtype, copy=True)
     gradients = reference.parameter_gradients(
         dz, dmx, dmh, x, mx, symbols, wmh, h0, keep, h, mh, sum_rows=sum_rows
@@ -137,7 +140,7 @@ def _read(
     """Run forward into ``h``, ``gates`` and ``mh``; return ``c``, of the shape of ``h``."""
     wide = _cell_dtype(x.dtype)
     c = torch.empty_like(h, dtype=wide)
-    offsets = torch.tensor([0, *batch_sizes]).cumsum(0).to(h0.device)
+    offsets = _offsets(batch_sizes, h0.device)
     read = (
         _ready(x, x.dtype), _ready(mx, x.dtype), _ready(symbols, torch.int64), _ready(keep, wide),
     )  # fmt: skip
@@ -146,9 +149,15 @@ def _read(
         torch.ops.skdiscovery.cuda_begin_forward(buffers.sequence, offsets, *read, h, c, gates, mh)
 
     with _buffers_for(h0, wmh is not None) as buffers:
-        buffers.load(wh, wmh, blocks[0][0])
-        buffers.run("forward", blocks, begin, h0, c0)
+        buffers.run("forward", blocks, begin, (wh, wmh), (h0, c0))
     return c.to(c0.dtype)
+
+
+def _offsets(batch_sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Return at which row each step begins, and the last one ends."""
+    if batch_sizes[0] == batch_sizes[-1]:  # all the same, as they never grow: nothing to copy
+        return torch.arange(len(batch_sizes) + 1, device=device) * batch_sizes[0]
+    return copied_to(torch.tensor([0, *batch_sizes]).cumsum(0), device)
 
 
 def _blocks(batch_sizes: Sequence[int]) -> list[Block]:
@@ -186,65 +195,84 @@ class _Buffers:
         self.c = torch.zeros_like(self.h, dtype=_cell_dtype(like.dtype))
         self.z = like.new_zeros(n_lanes, 4 * hidden)
 
-    def load(self, wh: Tensor, wmh: Tensor | None, n_lanes: int) -> None:
-        """Take in the weights, and make room for so many lanes."""
-        if n_lanes > len(self.h):
-            self._allocate(n_lanes, self.h)
-        self.wh.copy_(wh)
-        if self.wmh is not None and wmh is not None:
-            self.wmh.copy_(wmh)
-
     def run(
         self,
         direction: Direction,
         blocks: list[Block],
         begin: Callable[["_Buffers"], None],
-        h: Tensor | None,
-        c: Tensor | None,
+        weights: Weights,
+        state: tuple[Tensor | None, Tensor | None],
     ) -> None:
-        """Run all blocks from the state ``h`` and ``c``, or from zero; leave the last one in ours.
+        """Run all blocks from a state, or from zero; leave the last one in ours.
 
         ``begin`` tells the kernels of the sequence.
         """
+        most_lanes = blocks[0][0]
+        if most_lanes > len(self.h):
+            # Batches come with ever more lanes, as the longest texts come first: make room for
+            # twice as many, or all graphs would be lost with each.
+            self._allocate(1 << (most_lanes - 1).bit_length(), self.h)
+        replayed = [n_lanes for n_lanes, n_steps in blocks if n_steps == STEPS_PER_GRAPH]
+        if not _can_capture(self.h):
+            replayed = []
+        if replayed:
+            weights = self._take_in(weights)
+        for n_lanes in replayed:
+            if (direction, n_lanes) not in self.graphs:
+                begin(self)  # a capture takes steps, too
+                self.graphs[direction, n_lanes] = self._capture(direction, n_lanes)
         begin(self)
-        use_graphs = _can_capture(self.h)
-        if use_graphs:
-            for n_lanes, n_steps in blocks:
-                if n_steps == STEPS_PER_GRAPH and (direction, n_lanes) not in self.graphs:
-                    self.graphs[direction, n_lanes] = self._capture(direction, n_lanes)
-                    begin(self)  # anew: the steps before the capture were taken
-        for buffer, state in ((self.h, h), (self.c, c)):
-            if state is None:
+        for buffer, value in zip((self.h, self.c), state, strict=True):
+            if value is None:
                 buffer.zero_()
             else:
-                buffer[: len(state)].copy_(state)
+                buffer[: len(value)].copy_(value)
         for n_lanes, n_steps in blocks:
-            if use_graphs and n_steps == STEPS_PER_GRAPH:
+            if replayed and n_steps == STEPS_PER_GRAPH:
                 self.graphs[direction, n_lanes].replay()
             else:
-                self._enqueue(direction, n_lanes, n_steps)
+                self._enqueue(direction, n_lanes, n_steps, weights)
 
-    def _enqueue(self, direction: Direction, n_lanes: int, n_steps: int) -> None:
+    def _take_in(self, weights: Weights) -> Weights:
+        """Copy weights to where graphs find them."""
+        wh, wmh = weights
+        self.wh.copy_(wh)
+        if self.wmh is not None and wmh is not None:
+            self.wmh.copy_(wmh)
+        return self.wh, self.wmh
+
+    def _enqueue(
+        self,
+        direction: Direction,
+        n_lanes: int,
+        n_steps: int,
+        weights: Weights,
+    ) -> None:
         working = [buffer[:n_lanes] for buffer in (self.h, self.c, self.m, self.z)]
+        wh, wmh = weights
         if direction == "forward":
-            weights = self.wh.t(), None if self.wmh is None else self.wmh.t()
-            torch.ops.skdiscovery.cuda_step_forward(self.sequence, *working, *weights, n_steps)
+            wh, wmh = wh.t(), None if wmh is None else wmh.t()
+            torch.ops.skdiscovery.cuda_step_forward(self.sequence, *working, wh, wmh, n_steps)
         else:
-            torch.ops.skdiscovery.cuda_step_backward(
-                self.sequence, *working, self.wh, self.wmh, n_steps
-            )
+            torch.ops.skdiscovery.cuda_step_backward(self.sequence, *working, wh, wmh, n_steps)
 
     def _capture(self, direction: Direction, n_lanes: int) -> torch.cuda.CUDAGraph:
+        weights = self.wh, self.wmh
         # A run for real, which gives cuBLAS its handle and its kernels.
-        self._enqueue(direction, n_lanes, STEPS_PER_GRAPH)
+        self._enqueue(direction, n_lanes, STEPS_PER_GRAPH, weights)
         graph = torch.cuda.CUDAGraph()
-        # On a stream that cuBLAS has not seen, so that its workspace there is the graph's own.
+        pool = next((other.pool() for other in self.graphs.values()), None)
+        # Torch gives cuBLAS a workspace per stream, and has few streams: one that an older graph
+        # uses would end with that graph. Forgotten before, it is made in this graph's memory, and
+        # forgotten after, no later one gets it.
+        torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.stream(torch.cuda.Stream()):
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
-                self._enqueue(direction, n_lanes, STEPS_PER_GRAPH)
+                self._enqueue(direction, n_lanes, STEPS_PER_GRAPH, weights)
             finally:
                 graph.capture_end()
+        torch._C._cuda_clearCublasWorkspaces()
         return graph
 
 

@@ -193,14 +193,20 @@ _FAKES: dict[str, Callable[..., Any]] = {
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, gates, mh = output
     ctx.mark_non_differentiable(gates, mh)
+    ctx.set_materialize_grads(False)  # those of gates and mh would be large, zero, and unused
     ctx.save_for_backward(*inputs, *output)
 
 
 def _differentiate(backend: str) -> Callable[..., Any]:
     """Return the backward pass of ``mlstm`` for autograd."""
 
-    def differentiate(ctx: Any, dh: Tensor, dc: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def differentiate(
+        ctx: Any, dh: Tensor | None, dc: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
+        h, c, _, _ = saved[-4:]
+        dh = torch.zeros_like(h) if dh is None else dh
+        dc = torch.zeros_like(c) if dc is None else dc
         dx, dmx, dwh, dwmh, dh0, dc0 = _operator("mlstm_backward", backend)(dh, dc, *saved)
         if saved[1] is None:  # the LSTM, without mx and wmh
             return dx, None, None, dwh, None, dh0, dc0, None

@@ -55,6 +55,8 @@ class Recipe:
         What else the library depends on: it is for these alone.
     find_compiler : callable
         Returns the compiler's command; raises a MissingError if there is none.
+    libraries : tuple of str
+        Those of torch's that are linked.
     """
 
     name: str
@@ -62,10 +64,16 @@ class Recipe:
     flags: tuple[str, ...]
     facts: tuple[str, ...]
     find_compiler: Callable[[], list[str]]
+    libraries: tuple[str, ...] = ("torch_cpu",)
 
     def command(self, library: Path) -> list[str]:
         """Return the command that builds the library."""
         torch_folder = Path(torch.__file__).parent
+        # A torch for the CPU alone lacks that for CUDA: what was linked there compiles, but cannot
+        # be loaded.
+        libraries = [
+            name for name in self.libraries if any((torch_folder / "lib").glob(f"*{name}.*"))
+        ]
         return [
             *self.find_compiler(),
             *self.flags,
@@ -73,7 +81,7 @@ class Recipe:
             str(torch_folder / "include"),
             *map(str, self.sources),
             f"-L{torch_folder / 'lib'}",
-            "-ltorch_cpu",
+            *(f"-l{name}" for name in libraries),
             "-o",
             str(library),
         ]
@@ -92,7 +100,8 @@ def recipe_for(backend: CompiledBackend) -> Recipe:
         return Recipe("cpu", sources, FLAGS_FOR_CPP, (processor(),), find_cpp_compiler)
     targets = (f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures())
     sources = tuple(sorted(SOURCES.glob("*.cu")))
-    return Recipe("cuda", sources, (*FLAGS_FOR_CUDA, *targets), (), find_nvcc)
+    flags = (*FLAGS_FOR_CUDA, *targets)
+    return Recipe("cuda", sources, flags, (), find_nvcc, ("torch_cpu", "torch_cuda"))
 
 
 def architectures() -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from skdiscovery.ops import extension
 from skdiscovery.ops.recipes import CompiledBackend
@@ -39,6 +40,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Device {str(device)!r} is not available: {reason}") from error
     return resolved
+
+
+def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU's on a device, without waiting for what is under way there."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def resolve_backend(backend: str = "auto", device: torch.device = _CPU) -> str:

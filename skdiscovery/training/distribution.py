@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import IO, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -119,8 +120,10 @@ def count_devices(n_devices: int | Literal["all"], device: torch.device, n_lanes
     n_gpus = torch.cuda.device_count() if device.type == "cuda" else None
     if n_devices == "all":
         n_devices = n_gpus or 1
-    if n_devices > 1 and device.type not in ("cpu", "cuda"):
-        raise ValueError(f"n_devices={n_devices} needs GPUs or CPUs, got device {str(device)!r}.")
+    if n_devices > 1 and str(device) not in ("cpu", "cuda"):
+        raise ValueError(
+            f"n_devices={n_devices} needs device 'cuda' or 'cpu', got {str(device)!r}."
+        )
     if n_gpus is not None and n_devices > n_gpus:
         raise ValueError(f"n_devices={n_devices}, but there are {n_gpus} GPUs.")
     Group(size=n_devices).share_of(n_lanes)
@@ -201,13 +204,15 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
         group = _group()
         group.from_first(job)
         if device.type == "cuda":
-            gradients = dist.group.WORLD
-            assert gradients is not None  # there is one, since _initialise
-            _start_watch(workers, gradients.abort, is_over)
+            _start_watch(workers, partial(_abort, dist.group.WORLD), is_over)
         yield group
+        # While the others are there: they do it too, and NCCL may wait for them.
+        dist.destroy_process_group()
     except BaseException as error:
         if dist.is_initialized():
             _of_failed_trainings.append(dist.group.WORLD)
+            if device.type == "cuda":
+                _abort(dist.group.WORLD)  # for it would wait for those that are stopped below
         if isinstance(error, RuntimeError):
             _raise_first_failure(workers, error)
         raise
@@ -267,6 +272,11 @@ class _Worker:
         self.process.kill()
         self.process.communicate()
         self.log.close()
+
+
+def _abort(group: dist.ProcessGroup | None) -> None:
+    assert group is not None  # there is one, since _initialise
+    group.abort()
 
 
 def _wait_until_ready(store: dist.TCPStore, workers: list[_Worker]) -> None:

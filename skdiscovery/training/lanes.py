@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdiscovery.ops.runtime import copied_to
 from skdiscovery.text.corpus import TextCorpus
 from skdiscovery.training.stream import ShuffledStream
 
@@ -38,9 +39,9 @@ class Batch:
     def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
         """Return the batch on ``device``, with ``keep`` in ``dtype``."""
         return Batch(
-            self.inputs.to(device),
-            self.targets.to(device),
-            self.keep.to(device, dtype),
+            copied_to(self.inputs, device),
+            copied_to(self.targets, device),
+            copied_to(self.keep, device).to(dtype),
             self.n_bytes,
         )
 

@@ -326,9 +326,12 @@ def test_all_devices_of_a_cpu_are_one():
     assert count_devices("all", CPU, 1) == 1
 
 
-def test_devices_other_than_gpus_and_cpus_do_not_come_in_numbers():
-    with pytest.raises(ValueError, match="n_devices=2 needs GPUs or CPUs, got device 'meta'"):
-        count_devices(2, torch.device("meta"), 8)
+@pytest.mark.parametrize("device", ["meta", "cuda:1"])
+def test_devices_other_than_all_gpus_or_cpus_do_not_come_in_numbers(device):
+    with pytest.raises(
+        ValueError, match=f"n_devices=2 needs device 'cuda' or 'cpu', got '{device}'"
+    ):
+        count_devices(2, torch.device(device), 8)
 
 
 @pytest.mark.parametrize(("n", "size"), [(8, 1), (8, 2), (7, 3), (3, 3)])

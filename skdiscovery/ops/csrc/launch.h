@@ -15,6 +15,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <stdexcept>
 #include <string>
@@ -36,7 +37,7 @@ class Launcher {
   explicit Launcher(const torch::stable::Tensor& tensor)
       : guard_(tensor.get_device_index()), stream_(nullptr) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
