@@ -53,6 +53,10 @@ for part in "${parts[@]}"; do
             run memcheck-alone env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
                 compute-sanitizer --tool memcheck "${sanitized[@]}" -k few_steps
             ;;
+        *)
+            echo "unknown part: $part"
+            failed+=("$part")
+            ;;
     esac
 done
 [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -99,10 +99,11 @@ def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
         y[part] = np.asarray(table[key].tolist())
     if options.binarize_labels:
         y = binarized(y)
+    for labels in y.values():
+        check_classification_targets(labels)
+    if len(np.unique(y["train"])) < 2:
+        raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
     for part in y:
-        check_classification_targets(y[part])
-        if len(np.unique(y["train"])) < 2:
-            raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
         if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
             raise ValueError(
                 f"--{part}: labels {np.unique(y[part])}, but those of --train are "

@@ -37,7 +37,7 @@ from skdiscovery.nn.widening import widen_weights
 from skdiscovery.ops.runtime import resolve_device, resolve_precision
 from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions
-from skdiscovery.training.distribution import count_devices
+from skdiscovery.training.distribution import count_devices, n_launched
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = PARTS[1:]
@@ -264,9 +264,7 @@ def write_results(
     """Write and print how fast the training was and how good the model is."""
     device = resolve_device(lm.device)
     precision = str(resolve_precision(lm.precision, device)).removeprefix("torch.")
-    n_devices = int(os.environ.get("WORLD_SIZE", 0)) or count_devices(
-        lm.n_devices, device, lm.batch_size
-    )
+    n_devices = n_launched() or count_devices(lm.n_devices, device, lm.batch_size)
     speed = lm.history_["bytes_per_second"].median()
     results = {
         "bits_per_byte": bits_per_byte,

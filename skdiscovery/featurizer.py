@@ -130,7 +130,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        language_model: str | os.PathLike | ByteMLSTMLanguageModel = "default",
+        language_model: str | os.PathLike | ByteMLSTMLanguageModel | FrozenEstimator = "default",
         *,
         state: Literal["cell", "hidden"] = "cell",
         layer: int = -1,
@@ -180,7 +180,11 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         model = self.language_model
         if isinstance(model, FrozenEstimator):
             model = model.estimator
-        if not isinstance(model, ByteMLSTMLanguageModel):
+            if not isinstance(model, ByteMLSTMLanguageModel):
+                raise TypeError(
+                    f"Expected a frozen ByteMLSTMLanguageModel, got a frozen {model!r}."
+                )
+        elif not isinstance(model, ByteMLSTMLanguageModel):
             model = ByteMLSTMLanguageModel.from_pretrained(model, device=self.device)
         check_is_fitted(model, msg=_NOT_FITTED)
         encoding.check_layer(self.layer, model.config_["n_layers"])

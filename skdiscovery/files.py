@@ -1,10 +1,11 @@
 """Files that are written whole or not at all, and how to tell whether one still is."""
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
@@ -55,9 +56,14 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
 
 def _flush_folder(folder: Path) -> None:
     """Flush a folder to disk where that can be done: not on Windows, nor on every file system."""
-    with suppress(OSError):
+    try:
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

@@ -310,7 +310,6 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         else:
             train, validation = corpus, list(self._corpus(X_val))
         trainer = self._make_trainer(seed, device, goes_on)
-        self.__dict__.pop("_running_trainer", None)
         self._train(
             trainer,
             trainer.plan,
@@ -357,7 +356,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         else:
             seed = trainer.plan.seed
         if trainer is None or not trainer.can_follow(self._plan(seed, device), device):
-            trainer = self._running_trainer = self._make_trainer(seed, device, goes_on)
+            trainer = self._make_trainer(seed, device, goes_on)
         plan = replace(
             self._plan(seed + 1, trainer.device),
             optimization=replace(self._optimization(), schedule="constant"),
@@ -365,6 +364,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             max_steps=None,
         )
         self._train(trainer, plan, group, corpus, None, goes_on)
+        self._running_trainer = trainer
         return self
 
     def save_pretrained(
@@ -494,17 +494,16 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             encoding.check_scorable(validation)
             validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
         job = (plan, corpus)
-        with complete(group, self.n_devices, trainer.device, plan.batch_size, job) as group:
-            trainer.plan = plan
+        device = resolve_device(self.device)
+        with complete(group, self.n_devices, device, plan.batch_size, job) as group:
+            trainer.plan, trainer.has_begun = plan, False
+            # The optimizer's memory may be as lost as a step that fails.
+            self.__dict__.pop("_running_trainer", None)
             try:
                 train(trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints)
-            except BaseException:
-                # The optimizer's memory may be as lost as the step that failed.
-                self.__dict__.pop("_running_trainer", None)
+            finally:
                 if trainer.has_begun:
                     self._keep(trainer, goes_on)
-                raise
-        self._keep(trainer, goes_on)
 
     def _keep(self, trainer: Trainer, goes_on: bool) -> None:
         """Be fitted with what the trainer has."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -280,6 +281,11 @@ def test_a_file_and_the_model_in_it_give_the_same(lm, tmp_path):
         featurizer = fit(name)
         np.testing.assert_array_equal(featurizer.transform(TEXTS), expected)
         assert featurizer.language_model == name
+
+
+def test_what_is_frozen_must_be_a_language_model():
+    with pytest.raises(TypeError, match="Expected a frozen ByteMLSTMLanguageModel"):
+        fit(FrozenEstimator(MLSTMFeaturizer()))
 
 
 def test_a_model_that_it_loads_computes_where_it_does(lm):

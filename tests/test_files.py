@@ -68,6 +68,8 @@ def test_threads_that_write_at_once_all_write_whole_files(tmp_path, umask):
 
 
 def flush_what_is_open_for_writing(file):
+    if stat.S_ISDIR(os.fstat(file if isinstance(file, int) else file.fileno()).st_mode):
+        raise OSError(errno.EINVAL, "a folder")
     mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
     if mode == os.O_RDONLY:
         raise OSError(errno.EBADF, "opened for reading only")

@@ -316,6 +316,19 @@ def test_a_training_that_cannot_start_leaves_the_model_as_it_was(monkeypatch):
     assert model.weights_ is before
 
 
+def test_a_training_whose_ranks_do_not_end_well_is_kept(lm, monkeypatch):
+    @contextmanager
+    def ends_badly(group, *_):
+        yield group
+        raise RuntimeError("Rank 1 hangs")
+
+    monkeypatch.setattr(language_model, "complete", ends_badly)
+    model = small()
+    with pytest.raises(RuntimeError, match="Rank 1 hangs"):
+        model.fit(TEXTS)
+    assert_same_weights(model, lm)
+
+
 def test_the_recommended_pooling_lasts_as_long_as_training_goes_on():
     model = small(max_steps=1).fit(TEXTS)
     model.config_["pooling"] = "mean"
@@ -378,7 +391,9 @@ def test_a_refused_partial_fit_changes_nothing():
         refused.partial_fit(["short"])
     with pytest.raises(ValueError, match="Unknown optimizer"):
         refused.set_params(optimizer="nonsense").partial_fit(TEXTS)
-    refused.set_params(optimizer="adam")
+    with pytest.raises(ValueError, match="8 bytes in 1 documents"):
+        refused.set_params(optimizer="adam", dropout=0.3).partial_fit(["short"])
+    refused.set_params(dropout=0.0)
     assert_same_weights(refused.partial_fit(TEXTS), left_alone.partial_fit(TEXTS))
 
 

@@ -209,8 +209,8 @@ class _Buffers:
         """
         most_lanes = blocks[0][0]
         if most_lanes > len(self.h):
-            # Batches come with ever more lanes, as the longest texts come first: make room for
-            # twice as many, or all graphs would be lost with each.
+            # To the next power of two: batches come with ever more lanes, as the longest texts come
+            # first, and all graphs are lost each time.
             self._allocate(1 << (most_lanes - 1).bit_length(), self.h)
         replayed = [n_lanes for n_lanes, n_steps in blocks if n_steps == STEPS_PER_GRAPH]
         if not _can_capture(self.h):

@@ -6,13 +6,13 @@ import numpy as np
 
 Label = str | int | float | None
 
-_MISSING = {"", "na", "nan", "null"}
+_MISSING = {"", "na", "n/a", "nan", "+nan", "-nan", "null"}
 
 
 def is_missing(label: Label) -> bool:
     """Return whether a label is absent: None, NaN, or a text that spreadsheets write for these."""
     if isinstance(label, str):
-        return label.strip().lower().lstrip("+-") in _MISSING
+        return label.strip().lower() in _MISSING
     return label is None or label != label
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import IO, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -120,7 +119,7 @@ def count_devices(n_devices: int | Literal["all"], device: torch.device, n_lanes
     n_gpus = torch.cuda.device_count() if device.type == "cuda" else None
     if n_devices == "all":
         n_devices = n_gpus or 1
-    if n_devices > 1 and str(device) not in ("cpu", "cuda"):
+    if n_devices > 1 and (device.type not in ("cpu", "cuda") or device.index):
         raise ValueError(
             f"n_devices={n_devices} needs device 'cuda' or 'cpu', got {str(device)!r}."
         )
@@ -128,6 +127,12 @@ def count_devices(n_devices: int | Literal["all"], device: torch.device, n_lanes
         raise ValueError(f"n_devices={n_devices}, but there are {n_gpus} GPUs.")
     Group(size=n_devices).share_of(n_lanes)
     return n_devices
+
+
+def n_launched() -> int:
+    """Return how many ranks torchrun launched; 0 if it did not start this process."""
+    is_launched = all(os.environ.get(name) for name in _LAUNCHED)
+    return int(os.environ["WORLD_SIZE"]) if is_launched else 0
 
 
 def join_launched(device: torch.device) -> tuple[Group, torch.device]:
@@ -140,16 +145,14 @@ def join_launched(device: torch.device) -> tuple[Group, torch.device]:
     device : torch.device
         What this rank trains on: of the GPUs of its machine, its own.
     """
-    is_launched = all(os.environ.get(name) for name in _LAUNCHED)
-    if not (is_launched or dist.is_initialized()):
+    if not (n_launched() or dist.is_initialized()):
         return ALONE, device
-    if is_launched and device.type == "cuda":
+    if n_launched() and device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():
         _initialise(device, init_method="env://")
         atexit.register(dist.destroy_process_group)
-    world = dist.group.WORLD
-    assert world is not None  # there is one, since _initialise
+    world = _world()
     if world not in _joined:
         _joined[world] = _group()
     return _joined[world], device
@@ -204,7 +207,7 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
         group = _group()
         group.from_first(job)
         if device.type == "cuda":
-            _start_watch(workers, partial(_abort, dist.group.WORLD), is_over)
+            _start_watch(workers, _world().abort, is_over)
         yield group
         # While the others are there: they do it too, and NCCL may wait for them.
         dist.destroy_process_group()
@@ -212,7 +215,7 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
         if dist.is_initialized():
             _of_failed_trainings.append(dist.group.WORLD)
             if device.type == "cuda":
-                _abort(dist.group.WORLD)  # for it would wait for those that are stopped below
+                _world().abort()  # for it would wait for those that are stopped below
         if isinstance(error, RuntimeError):
             _raise_first_failure(workers, error)
         raise
@@ -274,9 +277,10 @@ class _Worker:
         self.log.close()
 
 
-def _abort(group: dist.ProcessGroup | None) -> None:
-    assert group is not None  # there is one, since _initialise
-    group.abort()
+def _world() -> dist.ProcessGroup:
+    """Return the process group that gradients go through, once it is initialised."""
+    assert dist.group.WORLD is not None
+    return dist.group.WORLD
 
 
 def _wait_until_ready(store: dist.TCPStore, workers: list[_Worker]) -> None:

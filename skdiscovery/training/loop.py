@@ -306,7 +306,8 @@ class _Run:
                 everyone[self.my_lanes] = state.to(c)
                 tensors[f"{name}.{k}"] = self.group.sum(everyone)
         values |= {"step": position.step, "epoch": position.epoch, "batch": position.batch}
-        # Sums, and dropout's masks, depend on the parts that a batch goes through the model in.
+        # Sums, and dropout's masks, depend on the parts that a batch goes through the model in:
+        # those of the first rank.
         values["lanes_at_once"] = self.at_once if self.at_once < self.n_lanes else None
         # Copies: safetensors wants contiguous tensors that share no memory.
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
@@ -318,7 +319,10 @@ class _Run:
         tensors, values, position = snapshot.tensors, snapshot.values, self.position
         position.step, position.epoch = values["step"], values["epoch"]
         position.batch = values["batch"]
-        self.at_once = min(self.at_once, values.get("lanes_at_once") or self.at_once)
+        parts = values.get("lanes_at_once")
+        if parts is not None and parts < self.at_once:
+            self.at_once = parts
+            logger.warning("the run goes on as it began: %d lanes of a batch at a time", parts)
         position.states = [
             (
                 tensors[f"hidden.{k}"][self.my_lanes].to(h),

@@ -72,13 +72,13 @@ def bytes_per_lane(model: ByteLanguageModel, dtype: torch.dtype, seq_length: int
     """Estimate the bytes that one lane's sequence takes in a step, at its peak.
 
     All layers keep gates (4H), hidden state, ``Wmh h``, cell and output; those above the first,
-    their projected input too. The backward of one layer at a time has as much again, and the
-    head has the logits, their softmax, and their gradient.
+    their projected input too. The backward of one layer at a time has nearly as much again, and
+    the head has the logits, their softmax, and their gradient.
     """
     hidden, n_layers = model.architecture.hidden_size, model.architecture.n_layers
     narrow, wide = dtype.itemsize, model.embedding.element_size()
     kept = n_layers * (6 * narrow + 3 * wide) + (n_layers - 1) * (5 * narrow + wide)
-    backward = 10 * narrow + 3 * wide
+    backward = 5 * narrow + 3 * wide
     return seq_length * (hidden * (kept + backward) + 3 * N_SYMBOLS * wide)
 
 

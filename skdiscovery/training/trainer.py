@@ -45,7 +45,8 @@ class Trainer:
 
     def can_follow(self, plan: TrainingPlan, device: torch.device) -> bool:
         """Return whether the model and the optimizer are such as a plan on a device asks for."""
-        return plan.build == self.plan.build and device.type == self.device.type
+        is_there = torch.empty(0, device=device).device == self.device  # "cuda" is one of them
+        return is_there and plan.build == self.plan.build
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return weights, optimizer and histories, as tensors and JSON-able values."""

@@ -22,16 +22,9 @@ ROWS = ["all neurons", "one neuron, the others masked", "one neuron", "majority 
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The script and what it measures with, imported as when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        import reproduce
-        import reproduce_measures
-
-        yield reproduce, reproduce_measures
-    for name in ("reproduce", "reproduce_measures", "sentiment_transfer"):
-        sys.modules.pop(name, None)
+def scripts(load_script):
+    """The script and what it measures with."""
+    return load_script("reproduce"), sys.modules["reproduce_measures"]
 
 
 @pytest.fixture

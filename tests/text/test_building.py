@@ -106,6 +106,7 @@ def test_labels_are_aligned_with_documents(source, cache, options, expected):
         (["good", 1, ""], ["good", "1", ""]),
         ([None, None], [-1, -1]),
         (["1_11", "11_1"], ["1_11", "11_1"]),
+        (["+", "-", "N/A"], ["+", "-", ""]),
         (["1", "-nan", "+NaN"], [1, -1, -1]),
     ],
 )

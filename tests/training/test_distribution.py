@@ -322,6 +322,12 @@ def test_more_devices_than_lanes_are_refused_before_the_training():
         model.fit(TEXTS)
 
 
+def test_the_gpus_may_be_named_by_the_first(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name in ("cuda", "cuda:0"):
+        assert count_devices("all", torch.device(name), 8) == 4
+
+
 def test_all_devices_of_a_cpu_are_one():
     assert count_devices("all", CPU, 1) == 1
 
