@@ -11,6 +11,14 @@ from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.datasets import load_reviews
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+COMMON_FLAGS = """
+-config -rank -distributed -world_size -verbose -seed -experiment_dir -experiment_name -load_model
+-should_test -model_dir -rnn_type -fuse_lstm -layers -rnn_size -embed_size -weight_norm -lstm_only
+-dropout -cuda -fp16 -num_gpus -benchmark -train -valid -test -seq_length -batch_size
+-eval_seq_length -eval_batch_size -data_size -data_set_type -loose_json -transpose -preprocess
+-shuffle -delim -binarize_sent -split -lazy -text_key -label_key -eval_text_key -eval_label_key
+-drop_unlabeled -no_wrap -persist_state -cache -num_shards -val_shards -test_shards
+"""
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +34,12 @@ def load_script():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
         yield load_script
+
+
+@pytest.fixture(scope="session")
+def common_flags():
+    """The flags that all scripts of sentiment-discovery have."""
+    return set(COMMON_FLAGS.split())
 
 
 @pytest.fixture(scope="session")

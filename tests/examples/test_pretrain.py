@@ -18,14 +18,8 @@ from skdiscovery.training.checkpoint import CheckpointFolder
 SCRIPT = Path(__file__).parents[2] / "examples" / "pretrain.py"
 PNG = b"\x89PNG\r\n\x1a\n"
 FLAGS = """
--config -rank -distributed -world_size -verbose -seed -experiment_dir -experiment_name -load_model
--should_test -model_dir -rnn_type -fuse_lstm -layers -rnn_size -embed_size -weight_norm -lstm_only
--dropout -cuda -fp16 -num_gpus -benchmark -train -valid -test -seq_length -batch_size
--eval_seq_length -eval_batch_size -data_size -data_set_type -loose_json -transpose -preprocess
--shuffle -delim -binarize_sent -split -lazy -text_key -label_key -eval_text_key -eval_label_key
--drop_unlabeled -no_wrap -persist_state -cache -num_shards -val_shards -test_shards -start_epoch
--start_iter -epochs -max_iters -lr --optimizer_type -lr_scheduler -lr_factor -clip -no_loss
--save_epochs -save_iters -save_optim -load_optim
+-start_epoch -start_iter -epochs -max_iters -lr --optimizer_type -lr_scheduler -lr_factor -clip
+-no_loss -save_epochs -save_iters -save_optim -load_optim
 """
 WORDS = "a the film plot was is lovely dull great awful and never so story actors"
 
@@ -522,7 +516,7 @@ def test_two_processes_train_the_same_model(run, arguments, launcher, option):
         np.testing.assert_allclose(weights(alone.parent / "two")[name], weight, atol=1e-4)
 
 
-def test_help(monkeypatch, capsys, script):
+def test_help(monkeypatch, capsys, script, common_flags):
     monkeypatch.setattr("sys.argv", ["pretrain.py", "--help"])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -533,7 +527,7 @@ def test_help(monkeypatch, capsys, script):
 
     table = [line for line in text.split("what they are here:")[1].splitlines() if "  -" in line]
     theirs = {flag for line in table for flag in re.findall(r"-+[a-z]\w*", line[:32])}
-    assert theirs == set(FLAGS.split())
+    assert theirs == common_flags | set(FLAGS.split())
     ours = {flag for line in table for flag in re.findall(r"--[a-z][-a-z]+", line[32:])}
     assert ours <= set(script.make_parser()._option_string_actions)
 
