@@ -110,16 +110,18 @@ def backward(
         dz_ifo, ifo = dz[t, :, : 3 * hidden], gates[t, :, : 3 * hidden]
         _sigmoid_backward(dz_ifo, ifo, grad_input=dz_ifo)
         _tanh_backward(dz_u, u, grad_input=dz_u)
-        if mx_rows is None or wmh is None:
-            torch.mm(dz[t], wh, out=dh_carried)
-        else:
-            torch.mm(dz[t], wh, out=dm)
+        torch.mm(dz[t], wh, out=dm)
+        if mx_rows is not None:
             torch.mul(dm, mh[t], out=dmx[t])
-            torch.mul(dm, mx_rows[t], out=dmh[t])
-            torch.mm(dmh[t], wmh, out=dh_carried)
+            dm *= mx_rows[t]
         if keep is not None:
-            dh_carried *= keep[t, :, None]
+            dm *= keep[t, :, None]
             dc_carried *= keep[t, :, None]
+        if wmh is None:
+            dh_carried.copy_(dm)
+        else:
+            dmh[t] = dm
+            torch.mm(dm, wmh, out=dh_carried)
 
     gradients = parameter_gradients(dz, dmx, dmh, x, mx, symbols, wmh, h0, keep, h, mh)
     return *gradients, dh_carried, dc_carried
@@ -148,14 +150,17 @@ def parameter_gradients(
     """Return the gradients of ``x``, ``mx``, ``wh`` and ``wmh``, each one product over all steps.
 
     ``dz``, ``dmx`` and ``dmh`` are those of the gates before activation, of the rows of ``mx``, and
-    of ``Wmh h``. ``sum_rows`` takes rows (T, B, width), their symbols, and the number of symbols.
+    of ``Wmh h`` before ``keep`` has its say. ``sum_rows`` takes rows (T, B, width), their symbols,
+    and the number of symbols.
     """
     h_before = torch.cat([h0[None], h[:-1]])
-    if keep is not None:
-        h_before *= keep[:, :, None]
-    m = h_before if mx is None else _rows(mx, symbols) * mh
+    if mx is None or wmh is None:
+        m = h_before if keep is None else h_before * keep[:, :, None]
+        dwmh = dmh
+    else:
+        m = _rows(mx, symbols) * mh
+        dwmh = dmh.flatten(0, 1).t() @ h_before.flatten(0, 1)
     dwh = dz.flatten(0, 1).t() @ m.flatten(0, 1)
-    dwmh = dmh if wmh is None else dmh.flatten(0, 1).t() @ h_before.flatten(0, 1)
     if symbols is None:
         return dz, dmx, dwh, dwmh
     dmx = dmx if mx is None else sum_rows(dmx, symbols, len(mx))

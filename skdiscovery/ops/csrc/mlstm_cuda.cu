@@ -245,10 +245,10 @@ struct DifferentiateInput {
     }
     const int64_t place = row * hidden + unit;
     const Real gradient = dm[at];
-    const Real dmh = gradient * Real(sequence->mx.of_row(row, hidden)[unit]);
+    const Stored dmh = keep * gradient * Real(sequence->mx.of_row(row, hidden)[unit]);
     sequence->dmx[place] = gradient * Real(sequence->mh[place]);
     sequence->dmh[place] = dmh;
-    dm[at] = keep * dmh;
+    dm[at] = dmh;
   }
 };
 
