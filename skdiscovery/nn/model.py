@@ -138,5 +138,7 @@ class ByteLanguageModel(nn.Module):
             h, c = run(layer, inputs, k)
             traces.append((h, c))
             total = self.dropout(h if total is None else total + h)
-            inputs = total.to(self.embedding.dtype)
+            # Autocast narrows what a product reads by itself.
+            is_narrowed = torch.is_autocast_enabled(total.device.type)
+            inputs = total if is_narrowed else total.to(self.embedding.dtype)
         return inputs, traces

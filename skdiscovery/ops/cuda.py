@@ -36,6 +36,9 @@ N_BUFFERS = 4
 _SEQUENCE_BYTES = 256
 """Room for the struct of a sequence."""
 
+_READ_AT_ONCE = 16
+"""What kernels read at once, in bytes."""
+
 
 def forward(
     x: Tensor,
@@ -77,7 +80,7 @@ def packed_forward(
 
 def backward(
     dh: Tensor,
-    dc: Tensor,
+    dc: Tensor | None,
     x: Tensor,
     mx: Tensor | None,
     symbols: Tensor | None,
@@ -311,8 +314,11 @@ def _cell_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _ready(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return a tensor as a kernel reads it: contiguous, and of that dtype."""
-    return None if tensor is None else tensor.to(dtype).contiguous()
+    """Return a tensor as a kernel reads it: contiguous, of that dtype, and 16 bytes at a time."""
+    if tensor is None:
+        return None
+    ready = tensor.to(dtype).contiguous()
+    return ready if ready.data_ptr() % _READ_AT_ONCE == 0 else ready.clone()
 
 
 _SEQUENCE = "Tensor(a!) sequence"
@@ -323,7 +329,7 @@ for _name, _schema in {
     "cuda_step_forward": f"({_SEQUENCE}, {_WORKING}, Tensor wh_t, Tensor? wmh_t, int n_steps) "
     "-> ()",
     "cuda_begin_backward": f"({_SEQUENCE}, int n_steps, Tensor? mx, Tensor? symbols, Tensor? keep, "
-    "Tensor c0, Tensor c, Tensor gates, Tensor? mh, Tensor dh, Tensor dc, Tensor(b!) dz, "
+    "Tensor c0, Tensor c, Tensor gates, Tensor? mh, Tensor dh, Tensor? dc, Tensor(b!) dz, "
     "Tensor(c!)? dmx, Tensor(d!)? dmh) -> ()",
     "cuda_step_backward": f"({_SEQUENCE}, {_WORKING}, Tensor wh, Tensor? wmh, int n_steps) -> ()",
 }.items():

@@ -126,7 +126,7 @@ def _operator(name: str, backend: str) -> Any:
 _OPERANDS = "Tensor x, Tensor? mx, Tensor? symbols, Tensor wh, Tensor? wmh, Tensor h0, Tensor c0"
 _SCHEMAS = {
     "mlstm": f"({_OPERANDS}, Tensor? keep) -> (Tensor h, Tensor c, Tensor gates, Tensor mh)",
-    "mlstm_backward": f"(Tensor dh, Tensor dc, {_OPERANDS}, Tensor? keep, Tensor h, Tensor c, "
+    "mlstm_backward": f"(Tensor dh, Tensor? dc, {_OPERANDS}, Tensor? keep, Tensor h, Tensor c, "
     "Tensor gates, Tensor mh) -> (Tensor dx, Tensor dmx, Tensor dwh, Tensor dwmh, Tensor dh0, "
     "Tensor dc0)",
     "mlstm_packed": "(Tensor x, Tensor? mx, Tensor? symbols, int[] batch_sizes, Tensor wh, "
@@ -153,7 +153,7 @@ def _fake_mlstm(
 
 def _fake_backward(
     dh: Tensor,
-    dc: Tensor,
+    dc: Tensor | None,
     x: Tensor,
     mx: Tensor | None,
     symbols: Tensor | None,
@@ -204,9 +204,7 @@ def _differentiate(backend: str) -> Callable[..., Any]:
         ctx: Any, dh: Tensor | None, dc: Tensor | None, *_: Any
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        h, c, _, _ = saved[-4:]
-        dh = torch.zeros_like(h) if dh is None else dh
-        dc = torch.zeros_like(c) if dc is None else dc
+        dh = torch.zeros_like(saved[-4]) if dh is None else dh
         dx, dmx, dwh, dwmh, dh0, dc0 = _operator("mlstm_backward", backend)(dh, dc, *saved)
         if saved[1] is None:  # the LSTM, without mx and wmh
             return dx, None, None, dwh, None, dh0, dc0, None

@@ -65,7 +65,7 @@ def forward(
 
 def backward(
     dh: Tensor,
-    dc: Tensor,
+    dc: Tensor | None,
     x: Tensor,
     mx: Tensor | None,
     symbols: Tensor | None,
@@ -98,7 +98,8 @@ def backward(
         i, f, o, u = gates[t].split(hidden, dim=1)
         dz_i, dz_f, dz_o, dz_u = dz[t].split(hidden, dim=1)
         dh_carried += dh[t]
-        dc_carried += dc[t]
+        if dc is not None:
+            dc_carried += dc[t]
         torch.tanh(c[t], out=tanh_c)
         torch.mul(dh_carried, tanh_c, out=dz_o)
         torch.mul(dh_carried, o, out=through_tanh)

@@ -9,6 +9,8 @@ from skdiscovery import ops
 from skdiscovery.ops import cuda, reference
 
 N_SYMBOLS, HIDDEN = 7, 5
+# Kernels go through the units one by one, or many at once where their number allows it.
+each_width = pytest.mark.parametrize("hidden", [HIDDEN, 16], ids=["one_by_one", "many_at_once"])
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ def graphs(monkeypatch, cuda_kernels_on_cpu):
     return captured
 
 
-def operands(n_lanes=3, n_steps=40, *, device="cpu", dtype=torch.float64, seed=0):
+def operands(n_lanes=3, n_steps=40, *, hidden=HIDDEN, device="cpu", dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -55,9 +57,9 @@ def operands(n_lanes=3, n_steps=40, *, device="cpu", dtype=torch.float64, seed=0
 
     symbols = torch.randint(N_SYMBOLS, (n_steps, n_lanes), generator=generator).to(device)
     return (
-        normal(N_SYMBOLS, 4 * HIDDEN), normal(N_SYMBOLS, HIDDEN), symbols,
-        normal(4 * HIDDEN, HIDDEN) * HIDDEN**-0.5, normal(HIDDEN, HIDDEN) * HIDDEN**-0.5,
-        normal(n_lanes, HIDDEN), normal(n_lanes, HIDDEN),
+        normal(N_SYMBOLS, 4 * hidden), normal(N_SYMBOLS, hidden), symbols,
+        normal(4 * hidden, hidden) * hidden**-0.5, normal(hidden, hidden) * hidden**-0.5,
+        normal(n_lanes, hidden), normal(n_lanes, hidden),
     )  # fmt: skip
 
 
@@ -78,13 +80,14 @@ def gradients(case, backend, keep=None):
     return torch.autograd.grad((h * c).sum(), [t for t in inputs if t.requires_grad])
 
 
-def test_replayed_blocks_and_a_rest_are_the_loop(graphs):
-    case = operands(n_steps=2 * cuda.STEPS_PER_GRAPH + 3)
+@each_width
+def test_replayed_blocks_and_a_rest_are_the_loop(graphs, hidden):
+    case = operands(n_steps=2 * cuda.STEPS_PER_GRAPH + 3, hidden=hidden)
     for _ in range(2):  # capturing, and replaying what was captured
         assert_close(cuda.forward(*case, None), reference.forward(*case, None))
         assert_close(gradients(case, "cuda"), gradients(case, "torch"))
     assert graphs == [("forward", 3), ("backward", 3)]
-    buffers = cuda._kept_buffers(case[0].device, 0, HIDDEN, torch.float64, True)
+    buffers = cuda._kept_buffers(case[0].device, 0, hidden, torch.float64, True)
     assert buffers.graphs["backward", 3].n_replays == 4
 
 
@@ -95,10 +98,14 @@ def test_replayed_blocks_and_a_rest_are_the_loop(graphs):
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), seed=st.integers(0, 9))
-def test_ragged_batches_are_the_loop(graphs, lengths, seed):
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    hidden=st.sampled_from([HIDDEN, 16]),
+    seed=st.integers(0, 9),
+)
+def test_ragged_batches_are_the_loop(graphs, lengths, hidden, seed):
     batch_sizes = [sum(n > t for n in lengths) for t in range(max(lengths))]
-    case = packed_operands(batch_sizes, seed=seed)
+    case = packed_operands(batch_sizes, hidden=hidden, seed=seed)
     assert_close(cuda.packed_forward(*case), reference.packed_forward(*case))
 
 
@@ -127,10 +134,23 @@ def test_a_few_steps_use_the_weights_where_they_are(graphs):
     assert not torch.equal(buffers.wh, case[3])
 
 
-def test_keep_may_be_any_number(cuda_kernels_on_cpu):
-    case = operands()
+@each_width
+def test_keep_may_be_any_number(cuda_kernels_on_cpu, hidden):
+    case = operands(hidden=hidden)
     keep = torch.rand(case[2].shape, dtype=torch.float64)
     assert_close(gradients(case, "cuda", keep), gradients(case, "torch", keep))
+
+
+def test_arrays_may_begin_at_any_address(cuda_kernels_on_cpu):
+    case = operands(hidden=16)
+
+    def moved(tensor):
+        """Return the same numbers, eight bytes further on than torch begins an array."""
+        return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
+
+    keep = torch.rand(case[2].shape, dtype=torch.float64)
+    expected = gradients(case, "torch", keep)
+    assert_close(gradients([moved(t) for t in case], "cuda", moved(keep)), expected)
 
 
 def test_buffers_made_in_inference_mode_serve_outside_of_it(cuda_kernels_on_cpu):
@@ -176,14 +196,15 @@ def exactly(case):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("repeats", [1, 10], ids=["few_steps", "graphs"])
+@each_width
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str
 )
-def test_on_a_gpu_all_of_it_is_the_loop(dtype, tolerance, repeats):
+def test_on_a_gpu_all_of_it_is_the_loop(dtype, tolerance, hidden, repeats):
     ops.resolve_backend("cuda", torch.device("cuda"))
-    case = operands(37, 10 * repeats, device="cuda", dtype=dtype)
+    case = operands(37, 10 * repeats, hidden=hidden, device="cuda", dtype=dtype)
     sizes = [37] * 2 * repeats + [11] * 5 * repeats
-    ragged = packed_operands(sizes, device="cuda", dtype=dtype)
+    ragged = packed_operands(sizes, hidden=hidden, device="cuda", dtype=dtype)
     got = *cuda.forward(*case, None), *cuda.packed_forward(*ragged)
     expected = (
         *reference.forward(*exactly(case), None), *reference.packed_forward(*exactly(ragged))

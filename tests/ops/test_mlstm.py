@@ -435,7 +435,9 @@ def test_opcheck(cell, form, masked):
 @every_case
 def test_opcheck_of_the_backward(cell, form, masked):
     given = operands(3, 2, 2, cell=cell, form=form, masked=masked)
-    torch.library.opcheck(operator("mlstm_backward").default, backward_arguments(given))
+    dh, dc, *others = backward_arguments(given)
+    torch.library.opcheck(operator("mlstm_backward").default, (dh, dc, *others))
+    torch.library.opcheck(operator("mlstm_backward").default, (dh, None, *others))
 
 
 def backward_arguments(given: Operands) -> tuple[torch.Tensor | None, ...]:

@@ -97,6 +97,21 @@ SKDISCOVERY_INLINE T tanh(T x) {
   return e / (2 + e);
 }
 
+#ifdef __CUDA_ARCH__
+// A GPU has an exponential and a division of its own, of a few units in the last place as well.
+// Near zero, where tanh is x, its exponential minus one would not do.
+template <>
+SKDISCOVERY_INLINE float sigmoid(float x) {
+  return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
+template <>
+SKDISCOVERY_INLINE float tanh(float x) {
+  const float e = exp_minus_one(2 * x);
+  return __fdividef(e, 2.0f + e);
+}
+#endif
+
 // The gates of a unit, or their gradients before activation.
 template <typename T>
 struct Gates {

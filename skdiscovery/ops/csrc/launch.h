@@ -1,4 +1,4 @@
-// Runs one piece of work per row and unit on the GPU, in the order of the caller's stream.
+// Runs a piece of work per row and so many units on the GPU, in the order of the caller's stream.
 //
 // Without nvcc the same pieces run in a plain loop on the CPU. Nobody uses that but the tests,
 // which so cover on any machine all that the GPU is to do, save the launch itself.
@@ -25,10 +25,12 @@ namespace skdiscovery {
 constexpr int kThreads = 256;
 
 // Rows go along the grid's first dimension, which alone may be longer than 65,535.
-template <typename Work>
-__global__ void __launch_bounds__(kThreads) run_units(Work work, int64_t n_units) {
-  const int64_t unit = int64_t{blockIdx.y} * kThreads + threadIdx.x;
-  if (unit < n_units) work(int64_t{blockIdx.x}, unit);
+template <int width, typename Work>
+__global__ void __launch_bounds__(kThreads)
+    run_units(const Work work, int64_t n_rows, int64_t n_units) {
+  const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  const int64_t unit = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * width;
+  if (row < n_rows && unit < n_units) work(row, unit);
 }
 
 // Makes the device of a tensor the current one, and launches into its current stream.
@@ -41,12 +43,15 @@ class Launcher {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  // Calls work(row, unit) for all rows and units.
-  template <typename Work>
+  // Calls work(row, unit) for all rows and each `width`th unit.
+  template <int width, typename Work>
   void over_units(int64_t n_rows, int64_t n_units, const Work& work) const {
-    const dim3 grid(static_cast<unsigned>(n_rows),
-                    static_cast<unsigned>((n_units + kThreads - 1) / kThreads));
-    run_units<<<grid, kThreads, 0, stream_>>>(work, n_units);
+    const int64_t n_pieces = (n_units + width - 1) / width;
+    dim3 block(kThreads, 1);
+    for (; block.x / 2 >= n_pieces; block.x /= 2) block.y *= 2;  // rows of few units share a block
+    const dim3 grid(static_cast<unsigned>((n_rows + block.y - 1) / block.y),
+                    static_cast<unsigned>((n_pieces + block.x - 1) / block.x));
+    run_units<width><<<grid, block, 0, stream_>>>(work, n_rows, n_units);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) {
       throw std::runtime_error(std::string("A kernel of the mLSTM could not be launched: ") +
@@ -70,10 +75,10 @@ class Launcher {
   template <typename Tensor>
   explicit Launcher(const Tensor&) {}
 
-  template <typename Work>
+  template <int width, typename Work>
   void over_units(int64_t n_rows, int64_t n_units, const Work& work) const {
     for (int64_t row = 0; row < n_rows; ++row) {
-      for (int64_t unit = 0; unit < n_units; ++unit) work(row, unit);
+      for (int64_t unit = 0; unit < n_units; unit += width) work(row, unit);
     }
   }
 };

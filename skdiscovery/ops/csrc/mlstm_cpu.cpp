@@ -236,7 +236,7 @@ Tensor sum_rows_of_symbols(const Tensor& rows, const int64_t* symbols, int64_t n
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
-    Tensor dh, Tensor dc, Tensor x, OptionalTensor mx, OptionalTensor symbols, Tensor wh,
+    Tensor dh, OptionalTensor dc, Tensor x, OptionalTensor mx, OptionalTensor symbols, Tensor wh,
     OptionalTensor wmh, Tensor h0, Tensor c0, OptionalTensor keep, Tensor h, Tensor c, Tensor gates,
     Tensor mh) {
   return with_numbers(x, [&](auto numbers) {
@@ -250,6 +250,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
     const Stored* mh_all = stored(mh);
     Arrays<Real> real;
     const Real *dc_all = real(dc), *c_all = real(c);
+    const std::vector<Real> no_dc(dc_all == nullptr ? hidden : 0);
 
     const Tensor dz = new_array<Stored>(h0, {n_steps, n, 4 * hidden});
     const Tensor m = new_array<Stored>(h0, {n_steps, n, hidden});
@@ -272,7 +273,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlstm_backward(
         const Real keep_row = cell.keep_of(first_row + row);
         const int64_t at = row * hidden;
         const Stored* dh_row = dh_all + t * state + at;
-        const Real* dc_row = dc_all + t * state + at;
+        const Real* dc_row = dc_all == nullptr ? no_dc.data() : dc_all + t * state + at;
         const Real *c_row = c_all + t * state + at, *c_before_row = c_before + at;
         const Stored* gates_row = gates_all + t * 4 * state + 4 * at;
         const Stored* dh_carried_row = data<Stored>(dh_carried) + at;

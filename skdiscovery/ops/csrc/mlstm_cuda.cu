@@ -12,9 +12,11 @@
 #include <cassert>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
 
 #include "gates.h"
 #include "launch.h"
+#include "packs.h"
 #include "torch_product.h"
 
 namespace skdiscovery {
@@ -38,6 +40,18 @@ void with_numbers(const Tensor& stored, const Run& run) {
       throw std::invalid_argument(
           "Expected x of dtype float64, float32 or bfloat16 on a GPU; use backend='torch' for "
           "others.");
+  }
+}
+
+// Calls run(width) with how many units a piece of work does: all that 16 bytes hold of them or,
+// where rows do not begin at a multiple of 16 bytes, one.
+template <typename Stored, typename Run>
+void with_width(int64_t hidden, const Run& run) {
+  constexpr int whole = kPackBytes / sizeof(Stored);
+  if (hidden % whole == 0) {
+    run(std::integral_constant<int, whole>{});
+  } else {
+    run(std::integral_constant<int, 1>{});
   }
 }
 
@@ -104,7 +118,7 @@ struct Tick {
 // ---- Forward ---------------------------------------------------------------------------------
 
 // From Wmh h, in m, to the multiplicative state; for an LSTM, from h.
-template <typename Stored, typename Real>
+template <typename Stored, typename Real, int width>
 struct MultiplyInput {
   const Forward<Stored, Real>* sequence;
   int64_t ahead, hidden;
@@ -113,22 +127,23 @@ struct MultiplyInput {
   Stored* m;
 
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
-    const int64_t step = sequence->step + ahead;
-    const int64_t row = sequence->offsets[step] + lane, at = lane * hidden + unit;
+    const int64_t at = lane * hidden + unit;
+    Pack<Stored, width> result = read_pack<width>((multiplicative ? m : h) + at);
+    const int64_t step = sequence->step + ahead, row = sequence->offsets[step] + lane;
     if (row >= sequence->offsets[step + 1]) return;  // this one has ended
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    if (!multiplicative) {
-      m[at] = keep * Real(h[at]);
-      return;
+    for (int k = 0; k < width; ++k) result.of[k] = keep * Real(result.of[k]);
+    if (multiplicative) {
+      const auto mx = read_pack<width>(sequence->mx.of_row(row, hidden) + unit);
+      if (sequence->mh != nullptr) write_pack(result, sequence->mh + row * hidden + unit);
+      for (int k = 0; k < width; ++k) result.of[k] = Real(result.of[k]) * Real(mx.of[k]);
     }
-    const Stored mh = keep * Real(m[at]);  // the product of a state that is kept or not
-    if (sequence->mh != nullptr) sequence->mh[row * hidden + unit] = mh;
-    m[at] = Real(mh) * Real(sequence->mx.of_row(row, hidden)[unit]);
+    write_pack(result, m + at);
   }
 };
 
 // From Wh m, in z, to the next state.
-template <typename Stored, typename Real>
+template <typename Stored, typename Real, int width>
 struct UpdateState {
   const Forward<Stored, Real>* sequence;
   int64_t ahead, hidden;
@@ -137,21 +152,30 @@ struct UpdateState {
   Real* c;
 
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
-    const int64_t step = sequence->step + ahead;
-    const int64_t row = sequence->offsets[step] + lane, at = lane * hidden + unit;
+    const int64_t at = lane * hidden + unit;
+    auto gates = read_gates<width>(z + lane * 4 * hidden, hidden, unit);
+    auto c_new = read_pack<width>(c + at);
+    const int64_t step = sequence->step + ahead, row = sequence->offsets[step] + lane;
     if (row >= sequence->offsets[step + 1]) return;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    const Gates<Real> recurrent = load<Real>(z + lane * 4 * hidden, hidden, unit);
-    const Gates<Real> input = load<Real>(sequence->x.of_row(row, 4 * hidden), hidden, unit);
-    const Gates<Real> gates = activate<Real>({recurrent.i + input.i, recurrent.f + input.f,
-                                              recurrent.o + input.o, recurrent.u + input.u});
-    const State<Real> state = advance(gates, keep * c[at]);
-    h[at] = state.h;
-    c[at] = state.c;
-    sequence->h[row * hidden + unit] = state.h;
-    sequence->c[row * hidden + unit] = state.c;
+    const auto input = read_gates<width>(sequence->x.of_row(row, 4 * hidden), hidden, unit);
+    Pack<Stored, width> h_new;
+    for (int k = 0; k < width; ++k) {
+      const auto from_m = gates.template gates_of<Real>(k),
+                 from_x = input.template gates_of<Real>(k);
+      const Gates<Real> activated = activate<Real>(
+          {from_m.i + from_x.i, from_m.f + from_x.f, from_m.o + from_x.o, from_m.u + from_x.u});
+      const State<Real> state = advance(activated, keep * c_new.of[k]);
+      gates.set(k, activated);
+      h_new.of[k] = state.h;
+      c_new.of[k] = state.c;
+    }
+    write_pack(h_new, h + at);
+    write_pack(c_new, c + at);
+    write_pack(h_new, sequence->h + row * hidden + unit);
+    write_pack(c_new, sequence->c + row * hidden + unit);
     if (sequence->gates != nullptr) {
-      store(gates, sequence->gates + row * 4 * hidden, hidden, unit);
+      write_gates(gates, sequence->gates + row * 4 * hidden, hidden, unit);
     }
   }
 };
@@ -173,7 +197,7 @@ void begin_forward(Tensor sequence, Tensor offsets, Tensor x, OptionalTensor mx,
                          write<Stored>(gates),
                          write<Stored>(mh),
                          write<Real>(c)};
-    Launcher(x).over_units(1, 1, Set<Sequence>{write<Sequence>(sequence), value});
+    Launcher(x).over_units<1>(1, 1, Set<Sequence>{write<Sequence>(sequence), value});
   });
 }
 
@@ -186,24 +210,29 @@ void step_forward(Tensor sequence, Tensor h, Tensor c, Tensor m, Tensor z, Tenso
     const int64_t n = h.size(0), hidden = h.size(1);
     const bool multiplicative = wmh_t.has_value();
     const Launcher launcher(h);
-    for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
-      if (multiplicative) call_product("aten::mm", h, *wmh_t, m);
-      launcher.over_units(n, hidden,
-                          MultiplyInput<Stored, Real>{all, ahead, hidden, multiplicative,
-                                                      read<Stored>(h), write<Stored>(m)});
-      call_product("aten::mm", m, wh_t, z);
-      launcher.over_units(n, hidden,
-                          UpdateState<Stored, Real>{all, ahead, hidden, read<Stored>(z),
-                                                    write<Stored>(h), write<Real>(c)});
-    }
-    launcher.over_units(1, 1, Tick<Forward<Stored, Real>>{all, n_steps});
+    with_width<Stored>(hidden, [&](auto units) {
+      constexpr int width = decltype(units)::value;
+      for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
+        if (multiplicative) call_product("aten::mm", h, *wmh_t, m);
+        launcher.over_units<width>(
+            n, hidden,
+            MultiplyInput<Stored, Real, width>{all, ahead, hidden, multiplicative, read<Stored>(h),
+                                               write<Stored>(m)});
+        call_product("aten::mm", m, wh_t, z);
+        launcher.over_units<width>(
+            n, hidden,
+            UpdateState<Stored, Real, width>{all, ahead, hidden, read<Stored>(z), write<Stored>(h),
+                                             write<Real>(c)});
+      }
+    });
+    launcher.over_units<1>(1, 1, Tick<Forward<Stored, Real>>{all, n_steps});
   });
 }
 
 // ---- Backward --------------------------------------------------------------------------------
 
 // From the gradients of a step's state, given and carried, to those of its gates.
-template <typename Stored, typename Real>
+template <typename Stored, typename Real, int width>
 struct DifferentiateState {
   const Backward<Stored, Real>* sequence;
   int64_t ahead, n_lanes, hidden;
@@ -215,20 +244,32 @@ struct DifferentiateState {
     const int64_t step = sequence->step - ahead, at = lane * hidden + unit;
     const int64_t row = step * n_lanes + lane, place = row * hidden + unit;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    const Real c_before = step > 0 ? sequence->c[place - n_lanes * hidden] : sequence->c0[at];
-    const Gates<Real> gates = load<Real>(sequence->gates + row * 4 * hidden, hidden, unit);
-    const Real tanh_c = tanh(sequence->c[place]);
-    const Real dh = Real(sequence->dh[place]) + Real(dh_carried[at]);
-    const Real dc = cell_gradient<Real>(gates, tanh_c, {dh, sequence->dc[place] + dc_carried[at]});
-    const Gates<Real> gradients = gate_gradients(gates, tanh_c, keep * c_before, dh, dc);
-    dc_carried[at] = keep * dc * gates.f;
-    store(gradients, dz + lane * 4 * hidden, hidden, unit);
-    store(gradients, sequence->dz + row * 4 * hidden, hidden, unit);
+    auto gates = read_gates<width>(sequence->gates + row * 4 * hidden, hidden, unit);
+    const auto c = read_pack<width>(sequence->c + place);
+    const auto c_before =
+        read_pack<width>(step > 0 ? sequence->c + place - n_lanes * hidden : sequence->c0 + at);
+    const auto dh_given = read_pack<width>(sequence->dh + place);
+    const auto dh_later = read_pack<width>(dh_carried + at);
+    Pack<Real, width> dc_given{};
+    if (sequence->dc != nullptr) dc_given = read_pack<width>(sequence->dc + place);
+    auto dc_later = read_pack<width>(dc_carried + at);
+    for (int k = 0; k < width; ++k) {
+      const auto unit_gates = gates.template gates_of<Real>(k);
+      const Real tanh_c = tanh(c.of[k]);
+      const Real dh = Real(dh_given.of[k]) + Real(dh_later.of[k]);
+      const Real dc =
+          cell_gradient<Real>(unit_gates, tanh_c, {dh, dc_given.of[k] + dc_later.of[k]});
+      gates.set(k, gate_gradients(unit_gates, tanh_c, keep * c_before.of[k], dh, dc));
+      dc_later.of[k] = keep * dc * unit_gates.f;
+    }
+    write_pack(dc_later, dc_carried + at);
+    write_gates(gates, dz + lane * 4 * hidden, hidden, unit);
+    write_gates(gates, sequence->dz + row * 4 * hidden, hidden, unit);
   }
 };
 
 // From the gradient of the multiplicative state, in dm, to that of Wmh h; for an LSTM, of h.
-template <typename Stored, typename Real>
+template <typename Stored, typename Real, int width>
 struct DifferentiateInput {
   const Backward<Stored, Real>* sequence;
   int64_t ahead, n_lanes, hidden;
@@ -239,22 +280,29 @@ struct DifferentiateInput {
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
     const int64_t row = (sequence->step - ahead) * n_lanes + lane, at = lane * hidden + unit;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    if (!multiplicative) {
-      dh_carried[at] = keep * Real(dm[at]);
-      return;
+    auto gradient = read_pack<width>(dm + at);
+    if (multiplicative) {
+      const int64_t place = row * hidden + unit;
+      const auto mx = read_pack<width>(sequence->mx.of_row(row, hidden) + unit);
+      auto dmx = read_pack<width>(sequence->mh + place);
+      for (int k = 0; k < width; ++k) {
+        dmx.of[k] = Real(gradient.of[k]) * Real(dmx.of[k]);
+        gradient.of[k] = keep * Real(gradient.of[k]) * Real(mx.of[k]);
+      }
+      write_pack(dmx, sequence->dmx + place);
+      write_pack(gradient, sequence->dmh + place);
+      write_pack(gradient, dm + at);
+    } else {
+      for (int k = 0; k < width; ++k) gradient.of[k] = keep * Real(gradient.of[k]);
+      write_pack(gradient, dh_carried + at);
     }
-    const int64_t place = row * hidden + unit;
-    const Real gradient = dm[at];
-    const Stored dmh = keep * gradient * Real(sequence->mx.of_row(row, hidden)[unit]);
-    sequence->dmx[place] = gradient * Real(sequence->mh[place]);
-    sequence->dmh[place] = dmh;
-    dm[at] = dmh;
   }
 };
 
 void begin_backward(Tensor sequence, int64_t n_steps, OptionalTensor mx, OptionalTensor symbols,
                     OptionalTensor keep, Tensor c0, Tensor c, Tensor gates, OptionalTensor mh,
-                    Tensor dh, Tensor dc, Tensor dz, OptionalTensor dmx, OptionalTensor dmh) {
+                    Tensor dh, OptionalTensor dc, Tensor dz, OptionalTensor dmx,
+                    OptionalTensor dmh) {
   with_numbers(gates, [&](auto numbers) {
     using Stored = typename decltype(numbers)::Stored;
     using Real = typename decltype(numbers)::Real;
@@ -266,7 +314,7 @@ void begin_backward(Tensor sequence, int64_t n_steps, OptionalTensor mx, Optiona
                          read<Stored>(gates), read<Stored>(mh),
                          read<Stored>(dh),    write<Stored>(dz),
                          write<Stored>(dmx),  write<Stored>(dmh)};
-    Launcher(gates).over_units(1, 1, Set<Sequence>{write<Sequence>(sequence), value});
+    Launcher(gates).over_units<1>(1, 1, Set<Sequence>{write<Sequence>(sequence), value});
   });
 }
 
@@ -279,17 +327,22 @@ void step_backward(Tensor sequence, Tensor dh, Tensor dc, Tensor dm, Tensor dz, 
     const int64_t n = dh.size(0), hidden = dh.size(1);
     const bool multiplicative = wmh.has_value();
     const Launcher launcher(dh);
-    for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
-      launcher.over_units(n, hidden,
-                          DifferentiateState<Stored, Real>{all, ahead, n, hidden, read<Stored>(dh),
-                                                           write<Real>(dc), write<Stored>(dz)});
-      call_product("aten::mm", dz, wh, dm);
-      launcher.over_units(n, hidden,
-                          DifferentiateInput<Stored, Real>{all, ahead, n, hidden, multiplicative,
-                                                           write<Stored>(dm), write<Stored>(dh)});
-      if (multiplicative) call_product("aten::mm", dm, *wmh, dh);
-    }
-    launcher.over_units(1, 1, Tick<Backward<Stored, Real>>{all, -n_steps});
+    with_width<Stored>(hidden, [&](auto units) {
+      constexpr int width = decltype(units)::value;
+      for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
+        launcher.over_units<width>(
+            n, hidden,
+            DifferentiateState<Stored, Real, width>{all, ahead, n, hidden, read<Stored>(dh),
+                                                    write<Real>(dc), write<Stored>(dz)});
+        call_product("aten::mm", dz, wh, dm);
+        launcher.over_units<width>(
+            n, hidden,
+            DifferentiateInput<Stored, Real, width>{all, ahead, n, hidden, multiplicative,
+                                                    write<Stored>(dm), write<Stored>(dh)});
+        if (multiplicative) call_product("aten::mm", dm, *wmh, dh);
+      }
+    });
+    launcher.over_units<1>(1, 1, Tick<Backward<Stored, Real>>{all, -n_steps});
   });
 }
 
