@@ -26,7 +26,6 @@ from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, tra
 from skdiscovery.training.history import LOG_EVERY
 
 N_SYMBOLS = 256
-N_STEPS = 3
 
 
 def main() -> None:
@@ -46,11 +45,11 @@ def compare_with_products(hidden_size: int, options: argparse.Namespace) -> None
     """Print how fast training is, and how fast its matrix products alone."""
     device = resolve_device(options.device)
     dtype = resolve_precision(options.precision, device)
-    n_bytes = N_STEPS * options.batch_size * options.seq_length
+    n_bytes = options.n_steps * options.batch_size * options.seq_length
     steps, products, outside = [], [], []
     sizes = hidden_size, options.batch_size, options.seq_length
-    runs = TimedRuns(*sizes, device, dtype)
-    multiply = matrix_products(*sizes, device, dtype)
+    runs = TimedRuns(options.n_steps, *sizes, device, dtype)
+    multiply = matrix_products(options.n_steps, *sizes, device, dtype)
     with flush_denormals():
         for _ in range(options.repetitions + 1):
             runs.seconds_in_steps = 0.0
@@ -86,10 +85,11 @@ def compare_devices(hidden_size: int, options: argparse.Namespace) -> None:
 
 
 class TimedRuns:
-    """Runs of ``N_STEPS`` steps of the real training loop, which note the time in the steps."""
+    """Runs of some steps of the real training loop, which note the time in the steps."""
 
     def __init__(
         self,
+        n_steps: int,
         hidden_size: int,
         batch_size: int,
         seq_length: int,
@@ -105,7 +105,7 @@ class TimedRuns:
             seq_length=seq_length,
         )
         self.trainer = Trainer(plan, plan.prepare(plan.new_model(), device))
-        self.lanes = plan.lanes(random_corpus(N_STEPS * batch_size * seq_length))
+        self.lanes = plan.lanes(random_corpus(n_steps * batch_size * seq_length))
         self.seconds_in_steps = 0.0
         optimizer = self.trainer.optimizer
         # A step begins with the model's forward and ends with the update.
@@ -131,9 +131,14 @@ def random_corpus(n_bytes: int) -> TextCorpus:
 
 
 def matrix_products(
-    hidden_size: int, batch_size: int, seq_length: int, device: torch.device, dtype: torch.dtype
+    n_steps: int,
+    hidden_size: int,
+    batch_size: int,
+    seq_length: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Callable[[], None]:
-    """Return a function that makes the products of ``N_STEPS`` steps, and nothing else."""
+    """Return a function that makes the products of so many steps, and nothing else."""
 
     def new(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=device, dtype=dtype)
@@ -160,7 +165,7 @@ def matrix_products(
         torch.mm(all_logits.t(), all_h)
 
     def multiply() -> None:
-        for _ in range(N_STEPS):
+        for _ in range(n_steps):
             multiply_one_step()
 
     return multiply
@@ -174,6 +179,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seq-length", type=int, default=128)
+    parser.add_argument("--n-steps", type=int, default=3, help="of a run; more for a fast machine")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--n-devices", type=int, nargs="+", help="time trainings on so many")
     parser.add_argument("--device", default="auto")

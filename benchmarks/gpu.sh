@@ -28,20 +28,19 @@ for part in "${parts[@]}"; do
         tests) run tests python -m pytest -m cuda tests ;;
         ops)
             run ops python benchmarks/bench_ops.py --hidden-size 512 1024 2048 4096 \
-                --batch-size 1 32 128 256 --json "$out/ops.json"
+                --batch-size 1 32 128 256 --repetitions 3 --json "$out/ops.json"
             ;;
         pretrain)
-            run pretrain python benchmarks/bench_pretrain.py --hidden-size 1024 2048 4096 \
-                --batch-size 256 --seq-length 256
+            run pretrain python benchmarks/bench_pretrain.py --hidden-size 512 1024 2048 4096 \
+                --batch-size 256 --seq-length 256 --n-steps 20 --repetitions 3
             ;;
         transform)
-            run transform python benchmarks/bench_transform.py --hidden-size 1024 \
-                --n-documents 5000 --json "$out/transform.json"
-            run transform-4096 python benchmarks/bench_transform.py --hidden-size 4096 \
-                --n-documents 1000 --json "$out/transform-4096.json"
+            run transform python benchmarks/bench_transform.py --hidden-size 512 1024 2048 4096 \
+                --n-documents 1000 --repetitions 2 --json "$out/transform.json"
             ;;
         generate)
-            run generate python benchmarks/bench_generate.py --json "$out/generate.json"
+            run generate python benchmarks/bench_generate.py --hidden-size 512 1024 2048 4096 \
+                --json "$out/generate.json"
             ;;
         sanitize)
             sanitized=(--target-processes all --error-exitcode 9 python -m pytest -m cuda -q

@@ -103,7 +103,7 @@ def log_likelihoods(
             has_next = positions < offsets[ranks + 1]
             targets = torch.from_numpy(data[positions[has_next]]).to(chunk.top.device).long()
             rows = chunk.top[torch.from_numpy(has_next).to(chunk.top.device)]
-            loss = torch.nn.functional.cross_entropy(model.head(rows), targets, reduction="none")
+            loss = torch.nn.functional.cross_entropy(model.logits(rows), targets, reduction="none")
             result[batch] -= np.bincount(
                 ranks[has_next], weights=loss.cpu().numpy(), minlength=len(batch)
             )

@@ -52,7 +52,7 @@ class SampledLoss:
         if next_bytes:
             states = chunk.top[list(next_bytes)]
             targets = torch.tensor(list(next_bytes.values()), device=states.device)
-            self._nats = self._nats + cross_entropy(model.head(states), targets, reduction="sum")
+            self._nats = self._nats + cross_entropy(model.logits(states), targets, reduction="sum")
             self.n_predicted += len(next_bytes)
 
     def bits_per_byte(self) -> float:

@@ -73,7 +73,7 @@ def sample(
             break
         if end is not None and position % _BYTES_PER_LOOK == 0 and not going_on.any():
             break
-        last = _draw(model.head(top[0]), temperature, top_k, uniforms[position])[None]
+        last = _draw(model.logits(top[0]), temperature, top_k, uniforms[position])[None]
         written[position] = last[0]
         if end is not None:
             going_on &= last[0] != end

@@ -102,8 +102,8 @@ class ByteLanguageModel(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """Read bytes of shape (T, B), int64, from ``states``.
 
-        Returns what the head reads after each byte, of shape (T, B, H), and the states after the
-        last one. ``keep`` of shape (T, B) is 0 where the state is reset before a byte.
+        Returns what :meth:`logits` reads after each byte, of shape (T, B, H), and the states after
+        the last one. ``keep`` of shape (T, B) is 0 where the state is reset before a byte.
         """
         top, traces = self.climb(
             lambda layer, inputs, k: layer(inputs, None if k else symbols, states[k], keep)
@@ -115,8 +115,8 @@ class ByteLanguageModel(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """Read a packed batch of bytes, of shape (N,), int64: see :func:`ops.mlstm_packed`.
 
-        Returns what the head reads after each byte, of shape (N, H), and the states of each layer
-        after each byte.
+        Returns what :meth:`logits` reads after each byte, of shape (N, H), and the states of each
+        layer after each byte.
         """
         return self.climb(
             lambda layer, inputs, k: layer.forward_packed(
@@ -127,18 +127,22 @@ class ByteLanguageModel(nn.Module):
     def climb(
         self, run: Callable[[RecurrentLayer, Tensor, int], State]
     ) -> tuple[Tensor, list[State]]:
-        """Run the layers from the bottom up; return what the head reads, and all layers' states.
+        """Run the layers from the bottom up; return the sum of their outputs, and all states.
 
         ``run`` takes a layer, its input, and its number, and returns the layer's states. The input
         of the first layer is the embedding table.
         """
-        inputs, total = self.embedding, None
+        total: Tensor | None = None
         traces = []
         for k, layer in enumerate(self.recurrent_layers):
+            inputs = self.embedding if total is None else total.to(self.embedding.dtype)
             h, c = run(layer, inputs, k)
             traces.append((h, c))
             total = self.dropout(h if total is None else total + h)
-            # Autocast narrows what a product reads by itself.
-            is_narrowed = torch.is_autocast_enabled(total.device.type)
-            inputs = total if is_narrowed else total.to(self.embedding.dtype)
-        return inputs, traces
+        return cast(Tensor, total), traces
+
+    def logits(self, top: Tensor) -> Tensor:
+        """Return the logits of the next byte, (..., 256), from ``top`` of :meth:`forward`."""
+        # Autocast would narrow again what was widened.
+        is_ready = torch.is_autocast_enabled(top.device.type)
+        return self.head(top if is_ready else top.to(self.embedding.dtype))

@@ -37,7 +37,7 @@ _SEQUENCE_BYTES = 256
 """Room for the struct of a sequence."""
 
 _READ_AT_ONCE = 16
-"""What kernels read at once, in bytes."""
+"""The most that kernels read at once, in bytes."""
 
 
 def forward(
@@ -314,7 +314,7 @@ def _cell_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _ready(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return a tensor as a kernel reads it: contiguous, of that dtype, and 16 bytes at a time."""
+    """Return a tensor as a kernel reads it: contiguous, of that dtype, and at an even address."""
     if tensor is None:
         return None
     ready = tensor.to(dtype).contiguous()

@@ -49,7 +49,7 @@ class _StreamLoss(nn.Module):
         """Return what the lanes given add to the loss of the whole batch, and their states."""
         top, states = self.model(batch.inputs, states, batch.keep)
         nats = nn.functional.cross_entropy(
-            self.model.head(top).flatten(0, 1),
+            self.model.logits(top).flatten(0, 1),
             batch.targets.flatten(),
             ignore_index=NOT_A_TARGET,
             reduction="sum",

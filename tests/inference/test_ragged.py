@@ -31,7 +31,7 @@ def test_every_byte_is_read_once_from_the_state_that_belongs_to_it(
             for k, (h, c) in enumerate(chunk.traces):
                 np.testing.assert_allclose(h[row], hidden[k, step], atol=1e-12)
                 np.testing.assert_allclose(c[row], cell[k, step], atol=1e-12)
-            read_out = model.head(chunk.top[row]).detach()
+            read_out = model.logits(chunk.top[row]).detach()
             np.testing.assert_allclose(read_out, logits[step], atol=1e-12)
     assert sorted(seen) == [(rank, step) for rank, n in enumerate(lengths) for step in range(n)]
 

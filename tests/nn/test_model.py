@@ -62,7 +62,7 @@ def read(model, text, states=None, keep=None):
     symbols = torch.tensor(list(text))[:, None]
     states = states or model.zero_state(1, torch.float64)
     top, states = model(symbols[:-1], states, keep)
-    logits = model.head(top)[:, 0]
+    logits = model.logits(top)[:, 0]
     return nn.functional.cross_entropy(logits, symbols[1:, 0]).item(), logits[-1], states
 
 
@@ -71,7 +71,7 @@ def read_all(model, text):
     """Return the logits after the last byte, and the states of the last layer."""
     top, states = model(torch.tensor(list(text))[:, None], model.zero_state(1, torch.float64))
     h, c = states[-1]
-    return model.head(top)[-1, 0], h[0], c[0]
+    return model.logits(top)[-1, 0], h[0], c[0]
 
 
 def assert_close(got, expected, tolerance=1e-7):
@@ -247,7 +247,7 @@ def test_packed_is_each_document_alone(cell):
         top, traces = model.forward_packed(torch.tensor(steps), sizes, zero)
     for rank, document in enumerate(documents):
         logits, h, c = read_all(model, document)
-        assert_close(model.head(top[owner == rank])[-1].detach(), logits, 1e-12)
+        assert_close(model.logits(top[owner == rank])[-1].detach(), logits, 1e-12)
         assert_close(traces[-1][0][owner == rank][-1], h, 1e-12)
         assert_close(traces[-1][1][owner == rank][-1], c, 1e-12)
 

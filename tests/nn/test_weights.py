@@ -25,7 +25,7 @@ def make_model(architecture, weight_norm=False):
 def outputs(model):
     symbols = torch.arange(40).view(10, 4)
     top, states = model(symbols, model.zero_state(4, torch.float32))
-    return [model.head(top), *(tensor for state in states for tensor in state)]
+    return [model.logits(top), *(tensor for state in states for tensor in state)]
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)

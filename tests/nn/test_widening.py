@@ -24,7 +24,7 @@ def widened(architecture, hidden_size, seed=0):
 def run(weights, architecture):
     model = model_from_weights(weights, architecture)
     top, _ = model(TEXT, model.zero_state(1, torch.float32))
-    return model.head(top)[:, 0], top[:, 0]
+    return model.logits(top)[:, 0], top[:, 0]
 
 
 @pytest.mark.parametrize("cell", ["mlstm", "lstm"])
@@ -47,7 +47,7 @@ def test_copies_get_different_gradients():
     weights = widened(Architecture(8, 5), 16)
     model = model_from_weights(weights, architecture)
     top, _ = model(TEXT, model.zero_state(1, torch.float32))
-    logits = model.head(top)[:-1, 0]
+    logits = model.logits(top)[:-1, 0]
     torch.nn.functional.cross_entropy(logits, TEXT[1:, 0]).backward()
     for name in ("wh", "wmh"):
         first, second = model.get_parameter(f"layers.0.{name}").grad.view(-1, 2, 8, 16).unbind(1)

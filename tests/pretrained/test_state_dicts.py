@@ -68,7 +68,7 @@ def read(imported):
         top, states = model(symbol[None], states)
         cells.append(states[-1][1][0].numpy())
         if target is not None:
-            losses.append(nn.functional.cross_entropy(model.head(top)[0, 0], target).item())
+            losses.append(nn.functional.cross_entropy(model.logits(top)[0, 0], target).item())
     return np.array(cells), math.fsum(losses) / len(losses)
 
 

@@ -43,13 +43,14 @@ void with_numbers(const Tensor& stored, const Run& run) {
   }
 }
 
-// Calls run(width) with how many units a piece of work does: all that 16 bytes hold of them or,
-// where rows do not begin at a multiple of 16 bytes, one.
-template <typename Stored, typename Run>
+constexpr int kUnits = 4;  // of a piece of work; eight left too few threads to hide their waiting
+
+// Calls run(width) with how many units a piece of work does: one, where rows of them do not divide
+// into more.
+template <typename Run>
 void with_width(int64_t hidden, const Run& run) {
-  constexpr int whole = kPackBytes / sizeof(Stored);
-  if (hidden % whole == 0) {
-    run(std::integral_constant<int, whole>{});
+  if (hidden % kUnits == 0) {
+    run(std::integral_constant<int, kUnits>{});
   } else {
     run(std::integral_constant<int, 1>{});
   }
@@ -210,7 +211,7 @@ void step_forward(Tensor sequence, Tensor h, Tensor c, Tensor m, Tensor z, Tenso
     const int64_t n = h.size(0), hidden = h.size(1);
     const bool multiplicative = wmh_t.has_value();
     const Launcher launcher(h);
-    with_width<Stored>(hidden, [&](auto units) {
+    with_width(hidden, [&](auto units) {
       constexpr int width = decltype(units)::value;
       for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
         if (multiplicative) call_product("aten::mm", h, *wmh_t, m);
@@ -327,7 +328,7 @@ void step_backward(Tensor sequence, Tensor dh, Tensor dc, Tensor dm, Tensor dz, 
     const int64_t n = dh.size(0), hidden = dh.size(1);
     const bool multiplicative = wmh.has_value();
     const Launcher launcher(dh);
-    with_width<Stored>(hidden, [&](auto units) {
+    with_width(hidden, [&](auto units) {
       constexpr int width = decltype(units)::value;
       for (int64_t ahead = 0; ahead < n_steps; ++ahead) {
         launcher.over_units<width>(

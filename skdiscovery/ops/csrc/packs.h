@@ -1,7 +1,7 @@
 // Consecutive numbers that are read and written at once.
 //
-// A GPU's thread that moves 16 bytes at a time waits once for what would else be eight reads, and
-// there is an eighth of the threads to start.
+// A GPU's thread that moves a few at a time waits once where it would else wait for each, and there
+// are fewer threads to start.
 
 #pragma once
 
@@ -11,10 +11,10 @@
 
 namespace skdiscovery {
 
-constexpr int kPackBytes = 16;
+constexpr int kAtOnce = 16;  // bytes, the most that a GPU's thread reads at once
 
 template <typename T, int n>
-struct alignas(sizeof(T) * n < kPackBytes ? sizeof(T) * n : kPackBytes) Pack {
+struct alignas(sizeof(T) * n < kAtOnce ? sizeof(T) * n : kAtOnce) Pack {
   T of[n];
 };
 
