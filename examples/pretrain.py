@@ -375,7 +375,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("files").add_argument
     add("--experiment-dir", type=Path, default=Path("experiments"), help="folder of all runs")
     add("--experiment-name", default="mlstm", help="folder in it (default: %(default)s)")
-    dtypes = ("float32", "float16")
+    dtypes = ("float32", "float16", "int8")
     add("--pooling", nargs="+", help="what the model's file recommends to MLSTMFeaturizer")
     add("--dtype", choices=dtypes, default="float32", help="of model.safetensors (%(default)s)")
     return parser

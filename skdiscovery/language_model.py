@@ -20,7 +20,7 @@ from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
-from skdiscovery.pretrained.format import Config, architecture_of, write_model
+from skdiscovery.pretrained.format import Config, StoredDtype, architecture_of, write_model
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
@@ -367,17 +367,17 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         self._running_trainer = trainer
         return self
 
-    def save_pretrained(
-        self, path: str | os.PathLike, *, dtype: Literal["float32", "float16"] = "float32"
-    ) -> None:
+    def save_pretrained(self, path: str | os.PathLike, *, dtype: StoredDtype = "float32") -> None:
         """Write the model to one ``.safetensors`` file, its configuration in the header.
 
         Parameters
         ----------
         path : path-like
             The file. It is replaced in one step, once all is written.
-        dtype : {"float32", "float16"}, default="float32"
-            How the weights are stored.
+        dtype : {"float32", "float16", "int8"}, default="float32"
+            How the weights are stored. "int8" is the recurrent matrices in whole numbers from -127
+            to 127 and a scale per row, which is how ``precision="int8"`` reads them, and the rest
+            in float16: about a quarter of "float32".
 
         Raises
         ------

@@ -90,9 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype",
-        choices=["float32", "float16"],
+        choices=["float32", "float16", "int8"],
         default="float32",
-        help="how a .safetensors file keeps the weights; float16 halves it; default: float32",
+        help="how a .safetensors file keeps the weights; float16 halves it, int8 quarters it; "
+        "default: float32",
     )
     parser.add_argument(
         "--gates",

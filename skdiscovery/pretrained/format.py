@@ -1,6 +1,8 @@
 """One ``.safetensors`` file per model: the weights, and the configuration as JSON in its header.
 
-Neither can run code, whoever wrote the file. A checksum of both shows later damage.
+Neither can run code, whoever wrote the file. A checksum of both shows later damage. In a file of
+"int8" the recurrent matrices are what :class:`skdiscovery.ops.Int8Matrix` makes of them, the scales
+of ``layers.0.wh`` in ``layers.0.wh.scales``, and all else is float16.
 """
 
 import json
@@ -10,9 +12,10 @@ import reprlib
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -20,6 +23,7 @@ from skdiscovery.files import size_and_hash, whole_file
 from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import Weights, weight_shapes
+from skdiscovery.ops import Int8Matrix
 from skdiscovery.text.preprocessing import PREPROCESSORS
 
 FORMAT_VERSION = 1
@@ -29,15 +33,20 @@ _CONFIG_ENTRIES = {
     *Architecture.__dataclass_fields__, "preprocessor", "n_steps", "n_bytes_seen"
 }  # fmt: skip
 _DTYPES = {"F64", "F32", "F16"}
+_RECURRENT = (".wh", ".wmh")
+_SCALES = ".scales"
 
 Config = dict[str, Any]
+
+StoredDtype = Literal["float32", "float16", "int8"]
+"""How a file keeps the weights."""
 
 
 def write_model(
     path: str | os.PathLike,
     weights: Weights,
     config: Config,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: StoredDtype = "float32",
 ) -> None:
     """Write a model to ``path``; an interrupted write leaves what was there before.
 
@@ -46,8 +55,8 @@ def write_model(
     ValueError
         If the configuration is not JSON: a preprocessor that is a function cannot be kept.
     """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"Unknown dtype {dtype!r}: expected 'float32' or 'float16'.")
+    if dtype not in get_args(StoredDtype):
+        raise ValueError(f"Unknown dtype {dtype!r}: expected one of {get_args(StoredDtype)}.")
     try:
         header = json.dumps({"format_version": FORMAT_VERSION, **config})
     except TypeError as error:
@@ -55,7 +64,7 @@ def write_model(
             f"The model's configuration cannot be written as JSON ({error}): a model with a "
             "function as its preprocessor is kept by joblib, not by save_pretrained."
         ) from error
-    arrays = {name: np.ascontiguousarray(w, dtype=dtype) for name, w in weights.items()}
+    arrays = _narrowed(weights, dtype)
     with whole_file(path) as temporary:
         checksum = _checksum(header, arrays)
         save_file(arrays, temporary, metadata={_HEADER_KEY: header, _CHECKSUM_KEY: checksum})
@@ -98,13 +107,36 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             f"contents do not match their checksum. It has {size_and_hash(path)}: compare them "
             "with those of the file that this is a copy of."
         )
-    return {name: array.astype(np.float32) for name, array in arrays.items()}, config
+    return _widened(arrays), config
 
 
 def architecture_of(config: Config) -> Architecture:
     """Return the part of a configuration that the weights' shapes follow from."""
     names = ("hidden_size", "embedding_size", "n_layers", "cell")
     return Architecture(**{name: config[name] for name in names})
+
+
+def _narrowed(weights: Weights, dtype: StoredDtype) -> Weights:
+    """Return the arrays that keep the weights."""
+    if dtype != "int8":
+        return {name: np.ascontiguousarray(w, dtype=dtype) for name, w in weights.items()}
+    arrays: Weights = {}
+    for name, weight in weights.items():
+        if name.endswith(_RECURRENT):
+            matrix = Int8Matrix.of(torch.from_numpy(np.ascontiguousarray(weight)))
+            arrays |= {name: matrix.values.numpy(), name + _SCALES: matrix.scales.numpy()}
+        else:
+            arrays[name] = np.ascontiguousarray(weight, dtype=np.float16)
+    return arrays
+
+
+def _widened(arrays: Weights) -> Weights:
+    """Return the weights, as float32, that arrays keep."""
+    weights = {name: w.astype(np.float32) for name, w in arrays.items()}
+    scales = {name: weights.pop(name) for name in arrays if name.endswith(_SCALES)}
+    for name, scale in scales.items():
+        weights[name.removesuffix(_SCALES)] *= scale[:, None]
+    return weights
 
 
 def _checksum(header: str, arrays: Weights) -> str:
@@ -175,6 +207,12 @@ _IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
 
 def _check_arrays(path: str | os.PathLike, slices: dict[str, Any], config: Config) -> None:
     expected = weight_shapes(architecture_of(config))
+    in_int8 = {
+        name
+        for name, array in slices.items()
+        if name in expected and name.endswith(_RECURRENT) and array.get_dtype() == "I8"
+    }
+    expected |= {name + _SCALES: expected[name][:1] for name in in_int8}
     found = {name: tuple(array.get_shape()) for name, array in slices.items()}
     wrong = [
         f"{name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
@@ -184,7 +222,7 @@ def _check_arrays(path: str | os.PathLike, slices: dict[str, Any], config: Confi
     wrong += [
         f"{name}: expected a type of {sorted(_DTYPES)}, got {array.get_dtype()}"
         for name, array in sorted(slices.items())
-        if array.get_dtype() not in _DTYPES
+        if array.get_dtype() not in _DTYPES and name not in in_int8
     ]
     if wrong:
         raise ValueError(

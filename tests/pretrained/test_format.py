@@ -13,6 +13,7 @@ import torch
 
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import weight_shapes
+from skdiscovery.ops import Int8Matrix
 from skdiscovery.pretrained import format as model_format
 from skdiscovery.pretrained import read_model, write_model
 
@@ -85,11 +86,47 @@ def test_half_precision_keeps_three_digits_in_half_the_space(path):
         np.testing.assert_allclose(read[name], array, rtol=1e-3, atol=1e-6)
 
 
-def test_arrays_in_any_memory_order_are_written_as_they_read(tmp_path):
-    weights = {name: np.asfortranarray(array) for name, array in random_weights().items()}
-    write_model(tmp_path / "model", weights, CONFIG)
-    for name, array in read_model(tmp_path / "model")[0].items():
-        np.testing.assert_array_equal(array, weights[name])
+def test_int8_keeps_recurrent_matrices_as_they_are_multiplied(path):
+    narrow = path.with_name("int8.safetensors")
+    weights = random_weights()
+    write_model(narrow, weights, CONFIG, dtype="int8")
+
+    read, config = read_model(narrow)
+
+    assert config == read_model(path)[1]
+    for name, array in weights.items():
+        assert read[name].dtype == np.float32
+        if name.endswith((".wh", ".wmh")):
+            step = np.abs(array).max(axis=1, keepdims=True) / 127
+            assert (np.abs(read[name] - array) <= 0.501 * step).all()
+            before, after = (Int8Matrix.of(torch.from_numpy(w)) for w in (array, read[name]))
+            assert torch.equal(before.values, after.values)
+        else:
+            np.testing.assert_allclose(read[name], array, rtol=1e-3, atol=1e-6)
+    again = path.with_name("again.safetensors")
+    write_model(again, read, CONFIG, dtype="int8")
+    for name, array in read_model(again)[0].items():
+        np.testing.assert_allclose(array, read[name], rtol=1e-6)
+
+
+def test_an_int8_file_is_a_quarter_of_a_float32_one(tmp_path):
+    config = CONFIG | {"hidden_size": 128, "n_layers": 1}
+    weights = random_weights(config)
+    for dtype in ("float32", "int8"):
+        write_model(tmp_path / dtype, weights, config, dtype=dtype)
+    sizes = [(tmp_path / dtype).stat().st_size for dtype in ("float32", "int8")]
+    assert sizes[1] < 0.35 * sizes[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_arrays_in_any_memory_order_are_written_as_they_read(tmp_path, dtype):
+    weights = random_weights()
+    in_columns = {name: np.asfortranarray(array) for name, array in weights.items()}
+    for name, given in (("rows", weights), ("columns", in_columns)):
+        write_model(tmp_path / name, given, CONFIG, dtype=dtype)
+    expected, _ = read_model(tmp_path / "rows")
+    for name, array in read_model(tmp_path / "columns")[0].items():
+        np.testing.assert_array_equal(array, expected[name])
 
 
 def test_a_path_may_be_a_string(path):
@@ -117,9 +154,9 @@ def test_a_configuration_that_is_not_json_is_refused_before_a_byte_is_written(pa
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("dtype", ["int8", "bool", "float33"])
-def test_only_the_two_floating_types_are_written(tmp_path, dtype):
-    with pytest.raises(ValueError, match=r"dtype.*float32.*float16"):
+@pytest.mark.parametrize("dtype", ["int4", "bool", "float33"])
+def test_other_types_are_not_written(tmp_path, dtype):
+    with pytest.raises(ValueError, match=r"dtype.*float32.*float16.*int8"):
         write_model(tmp_path / "model", random_weights(), CONFIG, dtype=dtype)
     assert not os.listdir(tmp_path)
 
@@ -155,7 +192,7 @@ def test_a_file_that_is_cut_short_is_refused(path, share):
     assert_refused(path, f"not a model of skdiscovery.*{size_and_hash}")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_file_of_which_any_byte_was_altered_is_refused(tmp_path, dtype):
     path = tmp_path / "model.safetensors"
     write_model(path, random_weights(), CONFIG, dtype=dtype)
@@ -293,6 +330,26 @@ def test_weights_of_other_types_are_refused(path, dtype):
     metadata = {"skdiscovery": json.dumps({"format_version": 1, **CONFIG})}
     safetensors.torch.save_file(arrays, path, metadata)
     assert_refused(path, "embedding: expected a type of .*'F32'")
+
+
+@pytest.mark.parametrize("scales", [None, np.ones(3, np.float32), np.ones(16, np.int8)])
+def test_int8_needs_scales_of_its_rows(path, scales):
+    arrays = dict(random_weights())
+    name = "layers.0.wh"
+    arrays[name] = np.ones(arrays[name].shape, np.int8)
+    if scales is not None:
+        arrays[name + ".scales"] = scales
+    rewrite(path, arrays=arrays)
+    assert_refused(path, "layers.0.wh.scales: expected")
+
+
+@pytest.mark.parametrize("name", ["embedding", "layers.0.wx", "head.weight"])
+def test_only_recurrent_matrices_may_be_int8(path, name):
+    arrays = dict(random_weights())
+    arrays[name] = np.ones(arrays[name].shape, np.int8)
+    arrays[name + ".scales"] = np.ones(len(arrays[name]), np.float32)
+    rewrite(path, arrays=arrays)
+    assert_refused(path, f"{name}: expected a type")
 
 
 def test_an_unknown_cell_is_refused(path):
