@@ -25,7 +25,7 @@ run build python -m skdiscovery.ops.build --backend cuda
 run versions python -c "import skdiscovery; skdiscovery.show_versions()"
 for part in "${parts[@]}"; do
     case $part in
-        tests) run tests python -m pytest -m cuda tests ;;
+        tests) run tests python -m pytest -n 8 -m cuda tests ;;
         ops)
             run ops python benchmarks/bench_ops.py --hidden-size 512 1024 2048 4096 \
                 --batch-size 1 32 128 256 --repetitions 3 --json "$out/ops.json"
