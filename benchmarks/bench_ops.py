@@ -172,6 +172,7 @@ class Operands:
                 setattr(narrow, name, value.to(torch.bfloat16))
         narrow.cell_state = self.cell_state
         narrow.lstm = copy.deepcopy(self.lstm).to(torch.bfloat16)
+        narrow.lstm.flatten_parameters()  # as cuDNN wants them, which the copy's are not
         narrow.mark_trained()
         return narrow
 

@@ -179,7 +179,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seq-length", type=int, default=128)
-    parser.add_argument("--n-steps", type=int, default=3, help="of a run; more for a fast machine")
+    parser.add_argument("--n-steps", type=int, default=3, help="of a run without --n-devices")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--n-devices", type=int, nargs="+", help="time trainings on so many")
     parser.add_argument("--device", default="auto")

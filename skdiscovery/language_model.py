@@ -377,7 +377,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         dtype : {"float32", "float16", "int8"}, default="float32"
             How the weights are stored. "int8" is the recurrent matrices in whole numbers from -127
             to 127 and a scale per row, which is how ``precision="int8"`` reads them, and the rest
-            in float16: about a quarter of "float32".
+            in float16: for a model of one layer, a quarter of "float32".
 
         Raises
         ------

@@ -46,7 +46,7 @@ def model_from_weights(
     """Return a model that holds ``weights``, without copying them where they are float32."""
     with torch.device("meta"):
         model = ByteLanguageModel(architecture, dropout)
-    state = {name: _shared_tensor(array) for name, array in weights.items()}
+    state = {name: shared_tensor(array) for name, array in weights.items()}
     for k, layer in enumerate(model.recurrent_layers):
         if isinstance(layer, LSTMLayer):
             bias = state[f"layers.{k}.bias"]
@@ -55,7 +55,7 @@ def model_from_weights(
     return model
 
 
-def _shared_tensor(array: np.ndarray) -> torch.Tensor:
+def shared_tensor(array: np.ndarray) -> torch.Tensor:
     """Return a tensor on the memory of ``array``, which may be a file's, mapped for reading.
 
     Of memory that cannot be written to torch warns, as it has no such tensors; nothing writes to a

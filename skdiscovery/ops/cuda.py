@@ -37,7 +37,7 @@ _SEQUENCE_BYTES = 256
 """Room for the struct of a sequence."""
 
 _READ_AT_ONCE = 16
-"""The most that kernels read at once, in bytes."""
+"""The most that kernels read at once, in bytes: kAtOnce in csrc/packs.h."""
 
 
 def forward(
@@ -314,7 +314,7 @@ def _cell_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _ready(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return a tensor as a kernel reads it: contiguous, of that dtype, and at an even address."""
+    """Return a tensor as a kernel reads it: contiguous, of that dtype, and many bytes at once."""
     if tensor is None:
         return None
     ready = tensor.to(dtype).contiguous()

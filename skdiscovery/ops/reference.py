@@ -111,18 +111,19 @@ def backward(
         dz_ifo, ifo = dz[t, :, : 3 * hidden], gates[t, :, : 3 * hidden]
         _sigmoid_backward(dz_ifo, ifo, grad_input=dz_ifo)
         _tanh_backward(dz_u, u, grad_input=dz_u)
-        torch.mm(dz[t], wh, out=dm)
-        if mx_rows is not None:
-            torch.mul(dm, mh[t], out=dmx[t])
-            dm *= mx_rows[t]
         if keep is not None:
-            dm *= keep[t, :, None]
             dc_carried *= keep[t, :, None]
-        if wmh is None:
-            dh_carried.copy_(dm)
+        if mx_rows is None or wmh is None:
+            torch.mm(dz[t], wh, out=dh_carried)
+            if keep is not None:
+                dh_carried *= keep[t, :, None]
         else:
-            dmh[t] = dm
-            torch.mm(dm, wmh, out=dh_carried)
+            torch.mm(dz[t], wh, out=dm)
+            torch.mul(dm, mh[t], out=dmx[t])
+            torch.mul(dm, mx_rows[t], out=dmh[t])
+            if keep is not None:
+                dmh[t] *= keep[t, :, None]
+            torch.mm(dmh[t], wmh, out=dh_carried)
 
     gradients = parameter_gradients(dz, dmx, dmh, x, mx, symbols, wmh, h0, keep, h, mh)
     return *gradients, dh_carried, dc_carried
@@ -151,13 +152,14 @@ def parameter_gradients(
     """Return the gradients of ``x``, ``mx``, ``wh`` and ``wmh``, each one product over all steps.
 
     ``dz``, ``dmx`` and ``dmh`` are those of the gates before activation, of the rows of ``mx``, and
-    of ``Wmh h`` before ``keep`` has its say. ``sum_rows`` takes rows (T, B, width), their symbols,
-    and the number of symbols.
+    of ``Wmh h`` where ``h`` is that of all lanes, those that ``keep`` has begin anew too.
+    ``sum_rows`` takes rows (T, B, width), their symbols, and the number of symbols.
     """
     h_before = torch.cat([h0[None], h[:-1]])
     if mx is None or wmh is None:
-        m = h_before if keep is None else h_before * keep[:, :, None]
-        dwmh = dmh
+        m, dwmh = h_before, dmh
+        if keep is not None:
+            m *= keep[:, :, None]
     else:
         m = _rows(mx, symbols) * mh
         dwmh = dmh.flatten(0, 1).t() @ h_before.flatten(0, 1)

@@ -15,14 +15,13 @@ from hashlib import sha256
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from skdiscovery.files import size_and_hash, whole_file
 from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.nn.model import Architecture
-from skdiscovery.nn.weights import Weights, weight_shapes
+from skdiscovery.nn.weights import Weights, shared_tensor, weight_shapes
 from skdiscovery.ops import Int8Matrix
 from skdiscovery.text.preprocessing import PREPROCESSORS
 
@@ -123,7 +122,7 @@ def _narrowed(weights: Weights, dtype: StoredDtype) -> Weights:
     arrays: Weights = {}
     for name, weight in weights.items():
         if name.endswith(_RECURRENT):
-            matrix = Int8Matrix.of(torch.from_numpy(np.ascontiguousarray(weight)))
+            matrix = Int8Matrix.of(shared_tensor(np.ascontiguousarray(weight)))
             arrays |= {name: matrix.values.numpy(), name + _SCALES: matrix.scales.numpy()}
         else:
             arrays[name] = np.ascontiguousarray(weight, dtype=np.float16)

@@ -141,16 +141,24 @@ def test_keep_may_be_any_number(cuda_kernels_on_cpu, hidden):
     assert_close(gradients(case, "cuda", keep), gradients(case, "torch", keep))
 
 
-def test_arrays_may_begin_at_any_address(cuda_kernels_on_cpu):
-    case = operands(hidden=16)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_arrays_may_begin_at_any_address(cuda_kernels_on_cpu, dtype):
+    case = operands(hidden=16, dtype=dtype)
+    keep = torch.rand(case[2].shape).to(dtype)
 
     def moved(tensor):
-        """Return the same numbers, eight bytes further on than torch begins an array."""
+        """Return the same numbers, an element further on than torch begins an array."""
         return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
 
-    keep = torch.rand(case[2].shape, dtype=torch.float64)
-    expected = gradients(case, "torch", keep)
-    assert_close(gradients([moved(t) for t in case], "cuda", moved(keep)), expected)
+    inputs = *case, keep
+    outputs = cuda.forward(*inputs)
+    given = tuple(torch.randn(t.shape).to(dtype) for t in outputs[:2])
+    gradients = cuda.backward(*given, *inputs, *outputs)
+
+    elsewhere = [moved(t) for t in inputs]
+    assert_close(cuda.forward(*elsewhere), outputs, 1e-2 if dtype == torch.bfloat16 else 1e-5)
+    others = cuda.backward(*map(moved, given), *elsewhere, *map(moved, outputs))
+    assert_close(others, gradients, 5e-2 if dtype == torch.bfloat16 else 1e-4)
 
 
 def test_buffers_made_in_inference_mode_serve_outside_of_it(cuda_kernels_on_cpu):
@@ -211,6 +219,21 @@ def test_on_a_gpu_all_of_it_is_the_loop(dtype, tolerance, hidden, repeats):
     )  # fmt: skip
     for value, exact in zip(got, expected, strict=True):
         assert (value.double() - exact).norm() <= tolerance * exact.norm()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("repeats", [1, 10], ids=["few_steps", "graphs"])
+@each_width
+@pytest.mark.parametrize("is_lstm", [False, True], ids=["mlstm", "lstm"])
+def test_on_a_gpu_gradients_are_those_of_the_loop(is_lstm, hidden, repeats):
+    ops.resolve_backend("cuda", torch.device("cuda"))
+    x, mx, symbols, wh, wmh, h0, c0 = operands(37, 10 * repeats, hidden=hidden, device="cuda")
+    keep = (torch.rand(symbols.shape, device="cuda") > 0.1).double()
+    inputs = (x, *((None, symbols, wh, None) if is_lstm else (mx, symbols, wh, wmh)), h0, c0, keep)
+    outputs = reference.forward(*inputs)
+    given = torch.randn_like(outputs[0]), None
+    got = cuda.backward(*given, *inputs, *outputs)
+    assert_close(got, reference.backward(*given, *inputs, *outputs), 1e-10)
 
 
 @pytest.mark.cuda

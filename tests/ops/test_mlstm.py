@@ -158,7 +158,8 @@ with_and_without_mask = pytest.mark.parametrize("masked", [False, True], ids=["w
 
 # Numbers of steps and sequences, and widths, for each way of making the products.
 every_size = pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (2, 3, 5), (31, 7, 13), (16, 23, 33), (17, 71, 9), (256, 3, 17)]
+    "sizes",
+    [(1, 1, 1), (2, 3, 5), (31, 7, 13), (16, 23, 32), (16, 23, 33), (17, 71, 9), (256, 3, 17)],
 )
 
 
@@ -251,6 +252,14 @@ def test_bfloat16_stays_near(cell, form, sizes):
     assert (h.dtype, c.dtype, gates.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
     assert_same((h, c, gates), numpy_mlstm(given), 1e-2)
     assert_same(gradients(given), gradients(given.to(torch.float64)), 2e-2)
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool], ids=str)
+def test_keep_may_be_of_another_dtype(cell, dtype):
+    given = operands(5, 3, 4, cell=cell, masked=True)
+    other = given._replace(keep=given.keep.to(dtype))
+    assert_same(gradients(other), gradients(given))
 
 
 def transposed_in_memory(tensor):

@@ -93,7 +93,7 @@ def test_the_cuda_sources_compile_without_warnings_or_spills(monkeypatch, tmp_pa
     assert library.stat().st_size > 50_000
     assert "warning" not in printed.lower()
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", printed)
-    assert len(spills) >= 24
+    assert len(spills) >= 36  # of three types, four works in two widths, and four for one thread
     assert set(spills) == {("0", "0")}
 
 

@@ -1,7 +1,8 @@
 // Runs a piece of work per row and so many units on the GPU, in the order of the caller's stream.
 //
 // Without nvcc the same pieces run in a plain loop on the CPU. Nobody uses that but the tests,
-// which so cover on any machine all that the GPU is to do, save the launch itself.
+// which so cover on any machine what the GPU is to do, save the launch itself and the GPU's own
+// exponential and division.
 
 #pragma once
 

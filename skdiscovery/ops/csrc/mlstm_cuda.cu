@@ -117,6 +117,9 @@ struct Tick {
 };
 
 // ---- Forward ---------------------------------------------------------------------------------
+//
+// What a piece of work reads in any case, it asks for before it looks its step up, and so waits for
+// both at once: also of lanes that have ended, whose places in the buffers are still there.
 
 // From Wmh h, in m, to the multiplicative state; for an LSTM, from h.
 template <typename Stored, typename Real, int width>
@@ -129,11 +132,12 @@ struct MultiplyInput {
 
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
     const int64_t at = lane * hidden + unit;
-    Pack<Stored, width> result = read_pack<width>((multiplicative ? m : h) + at);
+    const Pack<Stored, width> state = read_pack<width>((multiplicative ? m : h) + at);
     const int64_t step = sequence->step + ahead, row = sequence->offsets[step] + lane;
     if (row >= sequence->offsets[step + 1]) return;  // this one has ended
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    for (int k = 0; k < width; ++k) result.of[k] = keep * Real(result.of[k]);
+    Pack<Stored, width> result;
+    for (int k = 0; k < width; ++k) result.of[k] = keep * Real(state.of[k]);
     if (multiplicative) {
       const auto mx = read_pack<width>(sequence->mx.of_row(row, hidden) + unit);
       if (sequence->mh != nullptr) write_pack(result, sequence->mh + row * hidden + unit);
@@ -154,19 +158,19 @@ struct UpdateState {
 
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
     const int64_t at = lane * hidden + unit;
-    auto gates = read_gates<width>(z + lane * 4 * hidden, hidden, unit);
-    auto c_new = read_pack<width>(c + at);
+    const auto from_m = read_gates<width>(z + lane * 4 * hidden, hidden, unit);
+    const auto c_before = read_pack<width>(c + at);
     const int64_t step = sequence->step + ahead, row = sequence->offsets[step] + lane;
     if (row >= sequence->offsets[step + 1]) return;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    const auto input = read_gates<width>(sequence->x.of_row(row, 4 * hidden), hidden, unit);
+    const auto from_x = read_gates<width>(sequence->x.of_row(row, 4 * hidden), hidden, unit);
+    GatePacks<Stored, width> gates;
     Pack<Stored, width> h_new;
+    Pack<Real, width> c_new;
     for (int k = 0; k < width; ++k) {
-      const auto from_m = gates.template gates_of<Real>(k),
-                 from_x = input.template gates_of<Real>(k);
-      const Gates<Real> activated = activate<Real>(
-          {from_m.i + from_x.i, from_m.f + from_x.f, from_m.o + from_x.o, from_m.u + from_x.u});
-      const State<Real> state = advance(activated, keep * c_new.of[k]);
+      const auto a = from_m.template gates_of<Real>(k), b = from_x.template gates_of<Real>(k);
+      const Gates<Real> activated = activate<Real>({a.i + b.i, a.f + b.f, a.o + b.o, a.u + b.u});
+      const State<Real> state = advance(activated, keep * c_before.of[k]);
       gates.set(k, activated);
       h_new.of[k] = state.h;
       c_new.of[k] = state.c;
@@ -245,7 +249,7 @@ struct DifferentiateState {
     const int64_t step = sequence->step - ahead, at = lane * hidden + unit;
     const int64_t row = step * n_lanes + lane, place = row * hidden + unit;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    auto gates = read_gates<width>(sequence->gates + row * 4 * hidden, hidden, unit);
+    const auto gates = read_gates<width>(sequence->gates + row * 4 * hidden, hidden, unit);
     const auto c = read_pack<width>(sequence->c + place);
     const auto c_before =
         read_pack<width>(step > 0 ? sequence->c + place - n_lanes * hidden : sequence->c0 + at);
@@ -253,19 +257,21 @@ struct DifferentiateState {
     const auto dh_later = read_pack<width>(dh_carried + at);
     Pack<Real, width> dc_given{};
     if (sequence->dc != nullptr) dc_given = read_pack<width>(sequence->dc + place);
-    auto dc_later = read_pack<width>(dc_carried + at);
+    const auto dc_later = read_pack<width>(dc_carried + at);
+    GatePacks<Stored, width> gradients;
+    Pack<Real, width> dc_before;
     for (int k = 0; k < width; ++k) {
       const auto unit_gates = gates.template gates_of<Real>(k);
       const Real tanh_c = tanh(c.of[k]);
       const Real dh = Real(dh_given.of[k]) + Real(dh_later.of[k]);
       const Real dc =
           cell_gradient<Real>(unit_gates, tanh_c, {dh, dc_given.of[k] + dc_later.of[k]});
-      gates.set(k, gate_gradients(unit_gates, tanh_c, keep * c_before.of[k], dh, dc));
-      dc_later.of[k] = keep * dc * unit_gates.f;
+      gradients.set(k, gate_gradients(unit_gates, tanh_c, keep * c_before.of[k], dh, dc));
+      dc_before.of[k] = keep * dc * unit_gates.f;
     }
-    write_pack(dc_later, dc_carried + at);
-    write_gates(gates, dz + lane * 4 * hidden, hidden, unit);
-    write_gates(gates, sequence->dz + row * 4 * hidden, hidden, unit);
+    write_pack(dc_before, dc_carried + at);
+    write_gates(gradients, dz + lane * 4 * hidden, hidden, unit);
+    write_gates(gradients, sequence->dz + row * 4 * hidden, hidden, unit);
   }
 };
 
@@ -281,21 +287,23 @@ struct DifferentiateInput {
   SKDISCOVERY_INLINE void operator()(int64_t lane, int64_t unit) const {
     const int64_t row = (sequence->step - ahead) * n_lanes + lane, at = lane * hidden + unit;
     const Real keep = sequence->keep == nullptr ? Real(1) : sequence->keep[row];
-    auto gradient = read_pack<width>(dm + at);
+    const auto gradient = read_pack<width>(dm + at);
+    Pack<Stored, width> dh;  // for an mLSTM, of Wmh h
     if (multiplicative) {
       const int64_t place = row * hidden + unit;
       const auto mx = read_pack<width>(sequence->mx.of_row(row, hidden) + unit);
-      auto dmx = read_pack<width>(sequence->mh + place);
+      const auto mh = read_pack<width>(sequence->mh + place);
+      Pack<Stored, width> dmx;
       for (int k = 0; k < width; ++k) {
-        dmx.of[k] = Real(gradient.of[k]) * Real(dmx.of[k]);
-        gradient.of[k] = keep * Real(gradient.of[k]) * Real(mx.of[k]);
+        dmx.of[k] = Real(gradient.of[k]) * Real(mh.of[k]);
+        dh.of[k] = keep * Real(gradient.of[k]) * Real(mx.of[k]);
       }
       write_pack(dmx, sequence->dmx + place);
-      write_pack(gradient, sequence->dmh + place);
-      write_pack(gradient, dm + at);
+      write_pack(dh, sequence->dmh + place);
+      write_pack(dh, dm + at);
     } else {
-      for (int k = 0; k < width; ++k) gradient.of[k] = keep * Real(gradient.of[k]);
-      write_pack(gradient, dh_carried + at);
+      for (int k = 0; k < width; ++k) dh.of[k] = keep * Real(gradient.of[k]);
+      write_pack(dh, dh_carried + at);
     }
   }
 };
