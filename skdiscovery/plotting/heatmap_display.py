@@ -227,7 +227,7 @@ rows_per_page
 
         >>> from skdiscovery import ByteMLSTMLanguageModel
         >>> lm = ByteMLSTMLanguageModel.from_pretrained("default")
-        >>> texts, traces = lm.generate("It was", overwrite={79: 1.0}, trace_neurons=[79])
+        >>> texts, traces = lm.generate("It was", overwrite={423: 1.0}, trace_neurons=[423])
         >>> display = HeatmapDisplay.from_activations(traces[0].text_bytes, traces[0].cell)
         """
         return cls(

@@ -197,11 +197,14 @@ class LearningCurveDisplay:
 
     def _steps_and_back(self) -> tuple[Any, Any]:
         """Return the function from megabytes to steps, and its inverse."""
-        megabytes = np.concatenate([[0], self.history["bytes"] / 1e6])
-        steps = np.concatenate([[0], self.history["step"]])
-        # On both sides of the run, for the margins: as many more, at its mean pace.
-        megabytes = np.concatenate([[-megabytes[-1]], megabytes, [2 * megabytes[-1]]])
-        steps = np.concatenate([[-steps[-1]], steps, [2 * steps[-1]]])
+        megabytes, steps = self.history["bytes"].to_numpy() / 1e6, self.history["step"].to_numpy()
+        # On both sides of the run, for the margins: more of it, at its mean pace. It may go on from
+        # one of another pace, so that its own begins with its first row.
+        first = (megabytes[0], steps[0]) if len(steps) > 1 else (0.0, 0)
+        pace = (steps[-1] - first[1]) / (megabytes[-1] - first[0])
+        reach = megabytes[-1]
+        megabytes = np.concatenate([[first[0] - reach], megabytes, [2 * reach]])
+        steps = np.concatenate([[first[1] - pace * reach], steps, [steps[-1] + pace * reach]])
         return (
             lambda at: np.interp(at, megabytes, steps),
             lambda at: np.interp(at, steps, megabytes),

@@ -130,6 +130,16 @@ def test_the_upper_axis_follows_a_change_of_pace():
     assert display.steps_ax_.get_xlim() == pytest.approx((100, 250))
 
 
+def test_the_upper_axis_knows_only_the_pace_of_its_run():
+    history = pd.DataFrame(
+        {"step": [9100, 9200, 9300], "bytes": [11e6, 12e6, 13e6], "bits_per_byte": [3.0, 2.5, 2.4]}
+    )
+    display = LearningCurveDisplay(history).plot()
+    display.ax_.set_xlim(10, 14)
+    display.figure_.canvas.draw()
+    assert display.steps_ax_.get_xlim() == pytest.approx((9000, 9400))
+
+
 def test_plot_on_given_axes(lm):
     _, ax = plt.subplots()
     display = LearningCurveDisplay.from_estimator(lm, ax=ax)
