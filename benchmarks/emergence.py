@@ -2,31 +2,25 @@
 
     python benchmarks/emergence.py runs/imdb/checkpoints/*.safetensors --figure emergence.png
 
-reads checkpoints of ``fit(checkpoint_dir=...)``; a run keeps its last three, so copy them aside as
-it goes. For each: the text read, bits per byte on the run's validation text, and the accuracy on
-SST-2's validation sentences of an L1 regression on all neurons, with each pooling, and of the best
-single neuron under the best of them. The test sentences are not looked at. The regressions' C is
-the one that does best on the validation sentences, so these figures flatter, each as much as the
-other.
+reads checkpoints of ``fit(checkpoint_dir=...)``, or other models whose files say how they did on
+held-out text; a run keeps its last three, so copy them aside as it goes. For each: the text read,
+bits per byte on the run's validation text, and the accuracy on SST-2's validation sentences of an
+L1 regression on all neurons, with each pooling, and of the best single neuron under the best of
+them. The test sentences are not looked at. The regressions' C is the one that does best on the
+validation sentences, so these figures flatter, each as much as the other.
 """
 
 import argparse
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery.datasets import fetch_sst2
-from skdiscovery.nn import ByteLanguageModel
-from skdiscovery.nn.weights import folded_weights
-from skdiscovery.pretrained.format import architecture_of, write_model
 
 POOLINGS = ("last", "mean", "max")
 C_GRID = (0.125, 0.5)
@@ -49,8 +43,11 @@ def main() -> None:
 
 def assess(path: Path, sentences: dict) -> dict[str, float]:
     """Return what a checkpoint knows."""
-    lm, megabytes, bits = read_checkpoint(path)
-    row = {"megabytes": megabytes, "bits_per_byte": bits}
+    lm = ByteMLSTMLanguageModel.from_pretrained(path)
+    row = {
+        "megabytes": lm.config_["n_bytes_seen"] / 1e6,
+        "bits_per_byte": lm.config_["bits_per_byte"],
+    }
     y = {part: np.asarray(data.target) for part, data in sentences.items()}
     featurizer = MLSTMFeaturizer(lm, pooling=POOLINGS).fit()
     pooled = {part: featurizer.transform(data.data) for part, data in sentences.items()}
@@ -63,28 +60,6 @@ def assess(path: Path, sentences: dict) -> dict[str, float]:
     best = max(POOLINGS, key=row.__getitem__)
     neuron, accuracy = best_neuron(features[best], y)
     return row | {"neuron": neuron, "one neuron": 100 * accuracy, "by": best}
-
-
-def read_checkpoint(path: Path) -> tuple[ByteMLSTMLanguageModel, float, float]:
-    """Return the model, the megabytes that it has read, and its bits per byte on validation."""
-    prefix = "model."
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    run, values = json.loads(header["run"]), json.loads(header["values"])
-    config = {
-        name: run[name]
-        for name in ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
-    } | {"n_bytes_seen": values["n_bytes"], "n_steps": values["n_steps"]}
-    module = ByteLanguageModel(architecture_of(config)).normalise_weights(run["weight_norm"])
-    module.load_state_dict(state)
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.safetensors"
-        write_model(model, folded_weights(module), config)
-        lm = ByteMLSTMLanguageModel.from_pretrained(model)
-    bits = values["validation_history"][-1]["bits_per_byte"]
-    return lm, values["n_bytes"] / 1e6, bits
 
 
 def best_of_regressions(X: dict, y: dict) -> float:

@@ -1,7 +1,7 @@
 """List and draw the texts at both ends of a neuron's distribution.
 
     python examples/extremes.py
-    python examples/extremes.py --neuron 88 --n-texts 3
+    python examples/extremes.py --neuron 423 --n-texts 3
 
 reads the 400 reviews that ship, and shows where the neuron is highest and where it is lowest: as a
 list, and in a picture, below the histogram of its values. The default is the neuron that a

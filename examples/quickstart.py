@@ -32,7 +32,7 @@ TEXT = (
     "It is a beautiful and touching story with excellent performances. But the sequel is terrible: "
     "boring, stupid and a complete waste of time."
 )
-SENTIMENT_NEURON = 79  # of the model that ships, as its card says: high for praise
+SENTIMENT_NEURON = 423  # of the model that ships, as its card says: high for praise
 
 
 def main() -> None:
@@ -54,12 +54,14 @@ def main() -> None:
     print(f"   majority class:           {chance.score(test_texts, test_labels):.2f}")
     print(f"   all neurons that L1 kept: {searches[None].score(test_texts, test_labels):.2f}")
     print(f"   one neuron:               {searches[1].score(test_texts, test_labels):.2f}")
-    print("   (A small model, and few reviews to learn from: the README has the figures on SST-2.)")
+    print(
+        "   (Few and subtle reviews to learn from: the README has the figures on SST-2 and IMDB.)"
+    )
     pipeline = searches[1].best_estimator_
 
     print("\n3. The sentiment neuron")
     describe_neuron(pipeline)
-    print(f"   Found on all of SST-2 it is {SENTIMENT_NEURON}, and that one is shown here:")
+    print(f"   Found on all of SST-2 it is {SENTIMENT_NEURON}, which is shown here.")
 
     print("\n4. What it thinks of a text, letter by letter")
     path = FOLDER / "heatmap.png"
@@ -109,7 +111,11 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
     """Search the penalty; each review is featurised once in all, thanks to ``memory``."""
     pipeline = Pipeline(
         [
-            ("featurizer", MLSTMFeaturizer(memory=FOLDER / "cache")),
+            # Weights in eight bits: on a CPU seven times as fast, and as good.
+            (
+                "featurizer",
+                MLSTMFeaturizer(memory=FOLDER / "cache", device="cpu", precision="int8"),
+            ),
             ("classifier", SentimentNeuronClassifier(n_neurons=n_neurons)),
         ]
     )

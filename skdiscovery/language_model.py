@@ -104,7 +104,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         are built on first use. A backend that is named and not available is an error; "auto" is
         the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
     checkpoint_dir : path-like, default=None
-        Folder for checkpoints: the last three, and the best on validation. None writes none.
+        Folder for checkpoints: the last three, and in ``best.safetensors`` the best on validation,
+        which :meth:`from_pretrained` reads. None writes none.
     checkpoint_every : int, default=5000
         Number of steps from one validation and checkpoint to the next.
     resume : bool, default=False
@@ -397,8 +398,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         ----------
         name_or_path : str or path-like
             Name of a shipped model, as "default", or of one in the folder of the data: see
-            :func:`~skdiscovery.pretrained.find_model`; a file of :meth:`save_pretrained`; or a
-            model of OpenAI's, of sentiment-discovery or of pytorch-sentiment-neuron: see
+            :func:`~skdiscovery.pretrained.find_model`; a file of :meth:`save_pretrained`; a
+            checkpoint in ``checkpoint_dir``, as ``best.safetensors``; or a model of OpenAI's, of
+            sentiment-discovery or of pytorch-sentiment-neuron: see
             :func:`~skdiscovery.pretrained.import_model`.
         device : str, default="auto"
             Where the model computes.

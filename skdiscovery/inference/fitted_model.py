@@ -229,7 +229,7 @@ class FittedModelMixin:
         >>> from skdiscovery import ByteMLSTMLanguageModel
         >>> lm = ByteMLSTMLanguageModel.from_pretrained("default", device="cpu")
         >>> texts, traces = lm.generate(
-        ...     ["It was", "I am"], n_bytes=20, overwrite={79: 0.9}, trace_neurons=[79]
+        ...     ["It was", "I am"], n_bytes=20, overwrite={423: 0.9}, trace_neurons=[423]
         ... )
         >>> texts[1][:4], traces[1].text_bytes[:6], traces[1].hidden.shape
         ('I am', b'\n I am', (26, 1))

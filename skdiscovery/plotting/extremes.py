@@ -58,9 +58,9 @@ def extreme_texts(
     >>> from skdiscovery import MLSTMFeaturizer
     >>> from skdiscovery.plotting import extreme_texts
     >>> X = ["A lovely film.", "Dull!", "I loved it.", "I was bored."]
-    >>> table = extreme_texts(MLSTMFeaturizer().fit(), X, neuron=88, n_texts=1)
-    >>> list(table["tail"]), table.loc[table.index[0], "text"] in X
-    (['high', 'low'], True)
+    >>> table = extreme_texts(MLSTMFeaturizer().fit(), X, neuron=423, n_texts=1)
+    >>> dict(zip(table["tail"], table["text"]))
+    {'high': 'A lovely film.', 'low': 'Dull!'}
     """
     documents = list(column_or_1d(X, dtype=object))
     texts, featurizer, classifier = featurizer_and_classifier(estimator, documents)

@@ -130,10 +130,10 @@ class NeuronHistogramDisplay:
         >>> from skdiscovery import SentimentNeuronClassifier
         >>> X = ["A lovely film.", "A dull film.", "I loved it.", "I was bored."] * 2
         >>> y = ["good", "bad", "good", "bad"] * 2
-        >>> pipeline = make_pipeline(MLSTMFeaturizer(neurons=[388]), SentimentNeuronClassifier(C=9))
+        >>> pipeline = make_pipeline(MLSTMFeaturizer(neurons=[423]), SentimentNeuronClassifier(C=9))
         >>> display = NeuronHistogramDisplay.from_estimator(pipeline.fit(X, y), X, y)
         >>> display.ax_.get_xlabel()
-        'value of mean_cell_388'
+        'value of mean_cell_423'
         """
         steps, classifier = steps_and_classifier(estimator)
         n_features, first = classifier.n_features_in_, classifier.neuron_indices_[0]

@@ -90,7 +90,7 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
                 )
             # What the header claims is checked before any array is read.
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            config = _parse_config(path, header, len(slices))
+            config = parse_config(path, header, len(slices))
             _check_arrays(path, slices, config)
             arrays = {name: file.get_tensor(name) for name in slices}
     except SafetensorError as error:
@@ -107,6 +107,47 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             "with those of the file that this is a copy of."
         )
     return _widened(arrays), config
+
+
+def parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config:
+    """Return the configuration in a header of JSON, of a file with so many arrays.
+
+    Raises
+    ------
+    ValueError
+        If it is not one, not whole, or makes no sense.
+    """
+    try:
+        config = json.loads(header)
+        version = config["format_version"]
+        missing = _CONFIG_ENTRIES - config.keys()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
+            f"{FORMAT_VERSION}: upgrade skdiscovery."
+        )
+    if missing or config["cell"] not in ("mlstm", "lstm"):
+        raise ValueError(
+            f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
+            f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
+        )
+    wrong = [
+        name
+        for name, is_allowed in _IS_ALLOWED.items()
+        if name in config and not is_allowed(config[name])
+    ]
+    # Each layer has arrays of its own: a number that is larger is a lie, and long to check.
+    if wrong or config["n_layers"] > n_arrays:
+        got = {name: config[name] for name in wrong or ["n_layers"]}
+        raise ValueError(
+            f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
+            f"{n_arrays} arrays: got {reprlib.repr(got)}."
+        )
+    return config
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -145,40 +186,6 @@ def _checksum(header: str, arrays: Weights) -> str:
         digest.update(name.encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config:
-    try:
-        config = json.loads(header)
-        version = config["format_version"]
-        missing = _CONFIG_ENTRIES - config.keys()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
-        ) from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
-            f"{FORMAT_VERSION}: upgrade skdiscovery."
-        )
-    if missing or config["cell"] not in ("mlstm", "lstm"):
-        raise ValueError(
-            f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
-            f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
-        )
-    wrong = [
-        name
-        for name, is_allowed in _IS_ALLOWED.items()
-        if name in config and not is_allowed(config[name])
-    ]
-    # Each layer has arrays of its own: a number that is larger is a lie, and long to check.
-    if wrong or config["n_layers"] > n_arrays:
-        got = {name: config[name] for name in wrong or ["n_layers"]}
-        raise ValueError(
-            f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
-            f"{n_arrays} arrays: got {reprlib.repr(got)}."
-        )
-    return config
 
 
 def _is_count(value: Any, minimum: int) -> bool:

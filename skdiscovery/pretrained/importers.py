@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from skdiscovery.pretrained.checkpoints import import_checkpoint, is_checkpoint
 from skdiscovery.pretrained.format import read_model
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.layouts import Gates
@@ -26,7 +27,8 @@ def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> Impo
     ================================== ============================== ============
     System                             What to give                   Preprocessor
     ================================== ============================== ============
-    skdiscovery                        file of ``save_pretrained``    its own
+    skdiscovery                        file of ``save_pretrained``,   its own
+                                       or a checkpoint of ``fit``
     OpenAI [1]_                        folder of 0.npy to 14.npy      "openai"
     sentiment-discovery v0 [2]_        ``.pt`` file                   "nvidia"
     sentiment-discovery v0.2 and later ``.pt`` file, one layer        "nvidia"
@@ -86,6 +88,8 @@ def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> Impo
             "sentiment-discovery or pytorch-sentiment-neuron, or a folder with the .npy files of "
             f"OpenAI, got {_kind(start)}."
         )
+    if is_checkpoint(path):
+        return import_checkpoint(path)
     return ImportedModel("skdiscovery", *read_model(path))
 
 

@@ -112,7 +112,7 @@ class CheckpointFolder:
         for path in reversed(files):
             try:
                 return self._read(path)
-            except _DamagedError as error:
+            except DamagedError as error:
                 logger.warning("%s is damaged (%s): trying the one before", path, error)
         if files:
             raise ValueError(
@@ -122,18 +122,7 @@ class CheckpointFolder:
         return None
 
     def _read(self, path: Path) -> Snapshot:
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata()
-                # Copies, aligned as torch's own are: in which order kernels sum may depend on it.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            snapshot = Snapshot(tensors, json.loads(header["values"]))
-            run, seed = json.loads(header["run"]), int(header["seed"])
-            hashes = (header["sha256"], header.get("sha256_of_header", _hash_of_header(header)))
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise _DamagedError(error) from error
-        if hashes != (_hash(snapshot), _hash_of_header(header)):
-            raise _DamagedError("its contents do not match its hash")
+        snapshot, run, seed = read_checkpoint(path)
         self._check_run(path, run)
         self.seed = seed
         return snapshot
@@ -154,8 +143,31 @@ class CheckpointFolder:
             logger.warning("going on from %s: %s", path, "; ".join(differences.values()))
 
 
-class _DamagedError(Exception):
+class DamagedError(Exception):
     """A checkpoint that is not what was written."""
+
+
+def read_checkpoint(path: Path) -> tuple[Snapshot, dict[str, Any], int]:
+    """Return the state that a checkpoint holds, the run that it is of, and the run's seed.
+
+    Raises
+    ------
+    DamagedError
+        If it is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            # Copies, aligned as torch's own are: in which order kernels sum may depend on it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        snapshot = Snapshot(tensors, json.loads(header["values"]))
+        run, seed = json.loads(header["run"]), int(header["seed"])
+        hashes = (header["sha256"], header.get("sha256_of_header", _hash_of_header(header)))
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(error) from error
+    if hashes != (_hash(snapshot), _hash_of_header(header)):
+        raise DamagedError("its contents do not match its hash")
+    return snapshot, run, seed
 
 
 def _hash(snapshot: Snapshot) -> str:
