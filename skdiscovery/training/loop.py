@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals, has_narrow_products
-from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
+from skdiscovery.training.checkpoint import BEST, CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
 from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
 from skdiscovery.training.interrupt import noted_interrupt
@@ -167,6 +167,7 @@ class _Run:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 logger.warning("interrupted after step %d: keeping its weights", trainer.n_steps)
+        self._say_if_it_was_better()
 
     def _batches(self) -> Iterator[Batch]:
         position = self.position
@@ -287,6 +288,20 @@ class _Run:
             }
         )
         return is_best
+
+    def _say_if_it_was_better(self) -> None:
+        """Warn if held-out text says that an earlier model was better than the last."""
+        validations = self.trainer.validation_history
+        if not validations or not self.group.is_first:
+            return
+        best, last = min(validations, key=lambda row: row["loss"]), validations[-1]
+        if best["loss"] < last["loss"]:
+            kept = self.checkpoints and self.checkpoints.folder / BEST
+            logger.warning(
+                "validation ends with %.3f bits per byte, and was at %.3f after step %d: %s",
+                last["bits_per_byte"], best["bits_per_byte"], best["step"],
+                f"{kept} has that model" if kept else "checkpoint_dir would have kept that model",
+            )  # fmt: skip
 
     def _save(self, is_best: bool) -> None:
         """Write a checkpoint, if there is a folder for it."""

@@ -149,6 +149,15 @@ def test_the_last_three_and_the_best_are_kept(tmp_path):
     assert files == ["best.safetensors", *(f"step-{step:012d}.safetensors" for step in steps[-3:])]
 
 
+def test_where_the_best_is_kept_is_said_if_it_is_not_the_last(tmp_path, caplog):
+    model = small(tmp_path, learning_rate=0.1, schedule="constant").fit(TEXTS, X_val=["Unlike. "])
+    bits = model.validation_history_.bits_per_byte
+    assert bits.idxmin() < len(bits) - 1
+    assert f"{tmp_path / 'best.safetensors'} has that model" in caplog.text
+    best = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "best.safetensors")
+    assert best.config_["bits_per_byte"] == bits.min()
+
+
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, monkeypatch, caplog):
     fit_until(50, small(tmp_path), monkeypatch)
     newest, before = sorted(tmp_path.glob("step-*"))[:-3:-1]

@@ -221,6 +221,15 @@ def test_validation_is_measured_when_due_and_at_the_end():
     assert [row["bytes"] for row in rows] == [n_bytes_of(n) for n in (2, 4, 5)]
 
 
+@pytest.mark.parametrize("losses", [(3.0, 1.0, 2.0), (2.0, 1.0, 1.0), (3.0, 2.0, 1.0)], ids=str)
+def test_a_run_that_was_better_before_its_end_says_so(losses, caplog):
+    left = iter(losses)
+    run(make_trainer(), make_lanes(), 5, validate=lambda: next(left), checkpoint_every=2)
+    best, last = (f"{loss / math.log(2):.3f}" for loss in (min(losses), losses[-1]))
+    said = f"ends with {last} bits per byte, and was at {best} after step 4: checkpoint_dir would"
+    assert (said in caplog.text) == (losses[-1] > losses[1])
+
+
 @pytest.mark.parametrize("step", [1, 2, 15])
 def test_an_interrupt_ends_the_run_after_the_last_whole_step(step, caplog):
     trainer = make_trainer()
