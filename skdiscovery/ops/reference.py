@@ -152,8 +152,8 @@ def parameter_gradients(
     """Return the gradients of ``x``, ``mx``, ``wh`` and ``wmh``, each one product over all steps.
 
     ``dz``, ``dmx`` and ``dmh`` are those of the gates before activation, of the rows of ``mx``, and
-    of ``Wmh h`` where ``h`` is that of all lanes, those that ``keep`` has begin anew too.
-    ``sum_rows`` takes rows (T, B, width), their symbols, and the number of symbols.
+    of ``Wmh h``, with ``h`` as it is before ``keep`` resets it. ``sum_rows`` takes rows (T, B,
+    width), their symbols, and the number of symbols.
     """
     h_before = torch.cat([h0[None], h[:-1]])
     if mx is None or wmh is None:
