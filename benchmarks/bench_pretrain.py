@@ -12,6 +12,7 @@ itself.
 
 import argparse
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,11 +46,11 @@ def compare_with_products(hidden_size: int, options: argparse.Namespace) -> None
     """Print how fast training is, and how fast its matrix products alone."""
     device = resolve_device(options.device)
     dtype = resolve_precision(options.precision, device)
-    n_bytes = options.n_steps * options.batch_size * options.seq_length
+    sizes = Sizes(hidden_size, options.batch_size, options.seq_length, options.n_steps)
+    n_bytes = sizes.n_steps * sizes.batch_size * sizes.seq_length
     steps, products, outside = [], [], []
-    sizes = hidden_size, options.batch_size, options.seq_length
-    runs = TimedRuns(options.n_steps, *sizes, device, dtype)
-    multiply = matrix_products(options.n_steps, *sizes, device, dtype)
+    runs = TimedRuns(sizes, device, dtype)
+    multiply = matrix_products(sizes, device, dtype)
     with flush_denormals():
         for _ in range(options.repetitions + 1):
             runs.seconds_in_steps = 0.0
@@ -84,18 +85,20 @@ def compare_devices(hidden_size: int, options: argparse.Namespace) -> None:
         print(f"H={hidden_size}, {n_devices} devices: training {spread(rates, '{:.0f}')} B/s")
 
 
+class Sizes(NamedTuple):
+    """What the work of a run follows from."""
+
+    hidden_size: int
+    batch_size: int
+    seq_length: int
+    n_steps: int
+
+
 class TimedRuns:
     """Runs of some steps of the real training loop, which note the time in the steps."""
 
-    def __init__(
-        self,
-        n_steps: int,
-        hidden_size: int,
-        batch_size: int,
-        seq_length: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ):
+    def __init__(self, sizes: Sizes, device: torch.device, dtype: torch.dtype):
+        hidden_size, batch_size, seq_length, n_steps = sizes
         plan = TrainingPlan(
             Architecture(hidden_size),
             OptimizationOptions("adam", 5e-4, "constant", 1.0, 1.0),
@@ -130,15 +133,9 @@ def random_corpus(n_bytes: int) -> TextCorpus:
     return TextCorpus.from_documents(documents, preprocessor=None)
 
 
-def matrix_products(
-    n_steps: int,
-    hidden_size: int,
-    batch_size: int,
-    seq_length: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Callable[[], None]:
-    """Return a function that makes the products of so many steps, and nothing else."""
+def matrix_products(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that makes the products of a run's steps, and nothing else."""
+    hidden_size, batch_size, seq_length, n_steps = sizes
 
     def new(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=device, dtype=dtype)

@@ -90,7 +90,8 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
                 )
             # What the header claims is checked before any array is read.
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            config = parse_config(path, header, len(slices))
+            config = _parse_config(path, header)
+            check_config(path, config, len(slices))
             _check_arrays(path, slices, config)
             arrays = {name: file.get_tensor(name) for name in slices}
     except SafetensorError as error:
@@ -109,28 +110,9 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
     return _widened(arrays), config
 
 
-def parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config:
-    """Return the configuration in a header of JSON, of a file with so many arrays.
-
-    Raises
-    ------
-    ValueError
-        If it is not one, not whole, or makes no sense.
-    """
-    try:
-        config = json.loads(header)
-        version = config["format_version"]
-        missing = _CONFIG_ENTRIES - config.keys()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
-        ) from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
-            f"{FORMAT_VERSION}: upgrade skdiscovery."
-        )
-    if missing or config["cell"] not in ("mlstm", "lstm"):
+def check_config(path: str | os.PathLike, config: Config, n_arrays: int) -> None:
+    """Raise a ValueError if a configuration is not whole, or senseless with so many arrays."""
+    if _CONFIG_ENTRIES - config.keys() or config["cell"] not in ("mlstm", "lstm"):
         raise ValueError(
             f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
             f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
@@ -147,7 +129,6 @@ def parse_config(path: str | os.PathLike, header: str, n_arrays: int) -> Config:
             f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
             f"{n_arrays} arrays: got {reprlib.repr(got)}."
         )
-    return config
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -186,6 +167,22 @@ def _checksum(header: str, arrays: Weights) -> str:
         digest.update(name.encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _parse_config(path: str | os.PathLike, header: str) -> Config:
+    try:
+        config = json.loads(header)
+        version = config["format_version"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
+            f"{FORMAT_VERSION}: upgrade skdiscovery."
+        )
+    return config
 
 
 def _is_count(value: Any, minimum: int) -> bool:

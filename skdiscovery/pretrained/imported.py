@@ -58,6 +58,29 @@ def fold_weight_norm(direction: np.ndarray, length: np.ndarray) -> np.ndarray:
     return direction * (length / np.maximum(norm, 1e-6)).astype(np.float32)[:, None]
 
 
+def fold_weight_norms(path: str | os.PathLike, state: Weights) -> Weights:
+    """Replace each pair of ``*_v`` and ``*_g``, of a row's direction and length, by its matrix.
+
+    Raises
+    ------
+    ValueError
+        If their shapes do not fit each other.
+    """
+    folded = dict(state)
+    for name in state:
+        matrix = name.removesuffix("_v")
+        if name.endswith("_v") and f"{matrix}_g" in state:
+            direction, length = folded.pop(name), folded.pop(f"{matrix}_g")
+            if direction.ndim != 2 or length.shape != (len(direction), 1):
+                raise ValueError(
+                    f"{os.fspath(path)!r} has shapes that do not fit each other: expected "
+                    f"{matrix}_v of shape (n, m) and {matrix}_g of shape (n, 1), got "
+                    f"{direction.shape} and {length.shape}."
+                )
+            folded[matrix] = fold_weight_norm(direction, length[:, 0])
+    return folded
+
+
 def check_names(
     path: str | os.PathLike, system: str, found: Collection[str], expected: Collection[str]
 ) -> None:

@@ -12,7 +12,7 @@ from skdiscovery.pretrained.imported import (
     ImportedModel,
     check_names,
     check_shapes,
-    fold_weight_norm,
+    fold_weight_norms,
     imported_model,
     listed,
 )
@@ -38,7 +38,7 @@ def import_state_dict(path: str | os.PathLike, gates: Gates | None = None) -> Im
     ValueError
         If the file asks for code, is damaged, or does not hold a model of a known system.
     """
-    state = _fold_weight_norms(path, read_tensors(path))
+    state = fold_weight_norms(path, read_tensors(path))
     # Later versions save a featurizer, called encoder, that has an encoder and an rnn.
     state = {re.sub(r"^encoder\.(?=(encoder|rnn)\.)", "", name): a for name, a in state.items()}
     for layout in LAYOUTS:
@@ -50,23 +50,6 @@ def import_state_dict(path: str | os.PathLike, gates: Gates | None = None) -> Im
         "skdiscovery reads, which are the mLSTMs and LSTMs of sentiment-discovery and of "
         f"pytorch-sentiment-neuron. Its tensors: {listed(state)}."
     )
-
-
-def _fold_weight_norms(path: str | os.PathLike, state: StateDict) -> StateDict:
-    """Replace each pair of ``*_v`` and ``*_g``, of a row's direction and length, by its matrix."""
-    folded = dict(state)
-    for name in state:
-        matrix = name.removesuffix("_v")
-        if name.endswith("_v") and f"{matrix}_g" in state:
-            direction, length = folded.pop(name), folded.pop(f"{matrix}_g")
-            if direction.ndim != 2 or length.shape != (len(direction), 1):
-                raise ValueError(
-                    f"{os.fspath(path)!r} has shapes that do not fit each other: expected "
-                    f"{matrix}_v of shape (n, m) and {matrix}_g of shape (n, 1), got "
-                    f"{direction.shape} and {length.shape}."
-                )
-            folded[matrix] = fold_weight_norm(direction, length[:, 0])
-    return folded
 
 
 def _import(

@@ -120,24 +120,22 @@ def test_the_upper_axis_counts_steps(history):
     assert display.steps_ax_.get_xlabel() == "steps"
 
 
-def test_the_upper_axis_follows_a_change_of_pace():
+@pytest.mark.parametrize(
+    ("steps", "megabytes", "shown", "expected"),
+    [
+        ([100, 200, 300], [1, 2, 6], (1, 4), (100, 250)),
+        ([9100, 9200, 9300], [11, 12, 13], (10, 14), (9000, 9400)),
+    ],
+    ids=["follows_a_change_of_pace", "knows_only_the_pace_of_its_run"],
+)
+def test_the_upper_axis(steps, megabytes, shown, expected):
     history = pd.DataFrame(
-        {"step": [100, 200, 300], "bytes": [1e6, 2e6, 6e6], "bits_per_byte": [3.0, 2.5, 2.4]}
+        {"step": steps, "bytes": np.array(megabytes) * 1e6, "bits_per_byte": [3.0, 2.5, 2.4]}
     )
     display = LearningCurveDisplay(history).plot()
-    display.ax_.set_xlim(1, 4)
+    display.ax_.set_xlim(*shown)
     display.figure_.canvas.draw()
-    assert display.steps_ax_.get_xlim() == pytest.approx((100, 250))
-
-
-def test_the_upper_axis_knows_only_the_pace_of_its_run():
-    history = pd.DataFrame(
-        {"step": [9100, 9200, 9300], "bytes": [11e6, 12e6, 13e6], "bits_per_byte": [3.0, 2.5, 2.4]}
-    )
-    display = LearningCurveDisplay(history).plot()
-    display.ax_.set_xlim(10, 14)
-    display.figure_.canvas.draw()
-    assert display.steps_ax_.get_xlim() == pytest.approx((9000, 9400))
+    assert display.steps_ax_.get_xlim() == pytest.approx(expected)
 
 
 def test_plot_on_given_axes(lm):

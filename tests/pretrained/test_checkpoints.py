@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -26,13 +27,21 @@ def path(tmp_path):
     return tmp_path / "step-000000000006.safetensors"
 
 
-def rewrite(path, change):
-    """Write a checkpoint again with other contents, and hashes of those before."""
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    change(header, tensors)
-    save_file(tensors, path, metadata=header)
+@pytest.fixture
+def rewrite(path, monkeypatch):
+    """Write the checkpoint again with other contents, which its hashes match all the same."""
+    monkeypatch.setattr("skdiscovery.training.checkpoint._hash", lambda snapshot: "as written")
+    monkeypatch.setattr("skdiscovery.training.checkpoint._hash_of_header", lambda header: "it was")
+
+    def rewrite(change):
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        change(header, tensors)
+        header |= {"sha256": "as written", "sha256_of_header": "it was"}
+        save_file(tensors, path, metadata=header)
+
+    return rewrite
 
 
 @pytest.mark.parametrize(
@@ -81,11 +90,8 @@ def test_damage_is_told_from_another_kind_of_file(path):
 
 @pytest.mark.parametrize("key", ["run", "values"])
 @pytest.mark.parametrize("content", ["[]", "{}", "null", "7", "{"])
-def test_a_header_without_a_model_is_damage(path, monkeypatch, key, content):
-    monkeypatch.setattr("skdiscovery.training.checkpoint._hash", lambda snapshot: "as written")
-    monkeypatch.setattr("skdiscovery.training.checkpoint._hash_of_header", lambda header: "it was")
-    as_written = {"sha256": "as written", "sha256_of_header": "it was"}
-    rewrite(path, lambda header, tensors: header.update(as_written, **{key: content}))
+def test_a_header_without_a_model_is_damage(path, rewrite, key, content):
+    rewrite(lambda header, tensors: header.update({key: content}))
     with pytest.raises(ValueError, match="damaged checkpoint"):
         import_model(path)
 
@@ -102,17 +108,20 @@ def test_a_header_without_a_model_is_damage(path, monkeypatch, key, content):
             lambda run, tensors: tensors.pop("model.layers.0.parametrizations.wh.original1"),
             "damaged checkpoint",
         ),
+        (
+            lambda run, tensors: tensors.update(
+                {"model.layers.0.parametrizations.wh.original0": torch.ones(3)}
+            ),
+            r"step-.*shapes that do not fit each other: .*layers\.0\.wh_g",
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused(path, monkeypatch, change, message):
-    monkeypatch.setattr("skdiscovery.training.checkpoint._hash", lambda snapshot: "as written")
-    monkeypatch.setattr("skdiscovery.training.checkpoint._hash_of_header", lambda header: "it was")
-
+def test_what_does_not_fit_is_refused(path, rewrite, change, message):
     def changed(header, tensors):
         run = json.loads(header["run"])
         change(run, tensors)
-        header |= {"run": json.dumps(run), "sha256": "as written", "sha256_of_header": "it was"}
+        header["run"] = json.dumps(run)
 
-    rewrite(path, changed)
+    rewrite(changed)
     with pytest.raises(ValueError, match=message):
         import_model(path)
