@@ -1,15 +1,15 @@
 r"""Train a byte-level language model on text, without labels, for its neurons to find sentiment.
 
-    python examples/pretrain.py --hidden-size 512 --n-megabytes 98
+    python examples/pretrain.py --hidden-size 512 --learning-rate 5e-3 --checkpoint-every 500
     python examples/pretrain.py --train reviews.jsonl.gz more.csv --text-key review \
         --hidden-size 4096 --n-devices all --experiment-name reviews
     torchrun --nproc-per-node 8 examples/pretrain.py --train reviews.jsonl.gz --hidden-size 4096
     python examples/pretrain.py --evaluate-only --load default --test mine.csv
 
-Run again after a kill, the same command goes on from its last checkpoint, and after its end it
-trains no more; with more --n-megabytes, --max-steps or --epochs it goes on to the new end, at
-another --learning-rate or --dropout if wished. Ctrl-C ends training early, and the model is
-written. These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
+Run again after a kill, the same command goes on from its last checkpoint (one each
+--checkpoint-every steps), and after its end it trains no more; with more --n-megabytes, --max-steps
+or --epochs it goes on to the new end, at another --learning-rate or --dropout if wished. Ctrl-C ends
+training early, and the model is written. These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
 
     model.safetensors         the model, for --load and MLSTMFeaturizer
     history.csv               a row per 10 steps: loss, bits per byte, learning rate, speed
@@ -34,6 +34,7 @@ from matplotlib.figure import Figure
 from skdiscovery import ByteMLSTMLanguageModel, LearningCurveDisplay, TextCorpus
 from skdiscovery.datasets import fetch_imdb
 from skdiscovery.nn.widening import widen_weights
+from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.ops.runtime import resolve_device, resolve_precision
 from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions
@@ -248,7 +249,7 @@ def write_model(lm: ByteMLSTMLanguageModel, options: argparse.Namespace) -> None
         return
     folder = folder_of(options)
     if options.pooling:
-        lm.config_ |= {"pooling": options.pooling}
+        lm.config_ |= {"pooling": list(dict.fromkeys(options.pooling))}
     lm.save_pretrained(folder / "model.safetensors", dtype=options.dtype)
     lm.history_.to_csv(folder / "history.csv", index=False)
     lm.validation_history_.to_csv(folder / "validation_history.csv", index=False)
@@ -376,7 +377,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--experiment-dir", type=Path, default=Path("experiments"), help="folder of all runs")
     add("--experiment-name", default="mlstm", help="folder in it (default: %(default)s)")
     dtypes = ("float32", "float16", "int8")
-    add("--pooling", nargs="+", help="what the model's file recommends to MLSTMFeaturizer")
+    pooling = "what the model's file recommends to MLSTMFeaturizer"
+    add("--pooling", nargs="+", choices=POOLINGS, help=pooling)
     add("--dtype", choices=dtypes, default="float32", help="of model.safetensors (%(default)s)")
     return parser
 

@@ -383,7 +383,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the preprocessor is a function, which a file cannot hold.
+            If the preprocessor is a function, which a file cannot hold, or ``config_`` was altered
+            to what no file may have.
         """
         check_is_fitted(self)
         write_model(path, self.weights_, self.config_, dtype)

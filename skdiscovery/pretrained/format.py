@@ -52,7 +52,8 @@ def write_model(
     Raises
     ------
     ValueError
-        If the configuration is not JSON: a preprocessor that is a function cannot be kept.
+        If the configuration is not JSON (a preprocessor that is a function cannot be kept), or one
+        that :func:`read_model` would refuse.
     """
     if dtype not in get_args(StoredDtype):
         raise ValueError(f"Unknown dtype {dtype!r}: expected one of {get_args(StoredDtype)}.")
@@ -63,6 +64,7 @@ def write_model(
             f"The model's configuration cannot be written as JSON ({error}): a model with a "
             "function as its preprocessor is kept by joblib, not by save_pretrained."
         ) from error
+    check_config(path, config, len(weights))
     arrays = _narrowed(weights, dtype)
     with whole_file(path) as temporary:
         checksum = _checksum(header, arrays)
@@ -114,7 +116,7 @@ def check_config(path: str | os.PathLike, config: Config, n_arrays: int) -> None
     """Raise a ValueError if a configuration is not whole, or senseless with so many arrays."""
     if _CONFIG_ENTRIES - config.keys() or config["cell"] not in ("mlstm", "lstm"):
         raise ValueError(
-            f"{os.fspath(path)!r} has an incomplete configuration in its header: expected "
+            f"The configuration of {os.fspath(path)!r} is incomplete: expected "
             f"{sorted(_CONFIG_ENTRIES)} with cell 'mlstm' or 'lstm', got {config}."
         )
     wrong = [
@@ -126,8 +128,8 @@ def check_config(path: str | os.PathLike, config: Config, n_arrays: int) -> None
     if wrong or config["n_layers"] > n_arrays:
         got = {name: config[name] for name in wrong or ["n_layers"]}
         raise ValueError(
-            f"{os.fspath(path)!r} has a configuration in its header that makes no sense with its "
-            f"{n_arrays} arrays: got {reprlib.repr(got)}."
+            f"The configuration of {os.fspath(path)!r} makes no sense with its {n_arrays} arrays: "
+            f"got {reprlib.repr(got)}."
         )
 
 

@@ -464,6 +464,7 @@ def test_evaluate_only(run, script, arguments, files, capsys, tmp_path):
         (["--seq-length=0"], "'seq_length' parameter"),
         (["--batch-size=100000"], "batch_size=100000"),
         (["--device=nonsense"], "nonsense"),
+        (["--pooling", "mean", "men"], "invalid choice: 'men'"),
     ],
 )
 def test_errors(run, tmp_path, capsys, monkeypatch, options, message):
@@ -533,7 +534,7 @@ def test_help(monkeypatch, capsys, script, common_flags):
 
 
 def test_the_file_recommends_a_pooling_where_one_is_given(run):
-    folders = run(name="without"), run("--pooling", "last", "mean", name="with")
+    folders = run(name="without"), run("--pooling", "last", "mean", "last", name="with")
     recommended = [
         ByteMLSTMLanguageModel.from_pretrained(folder / "model.safetensors").config_.get("pooling")
         for folder in folders
