@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device)
-        pipeline = make_pipeline(featurizer, SentimentNeuronClassifier()).fit(texts, labels)
+        pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
+        pipeline.fit(texts, labels)
         table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
     except (OSError, ValueError) as error:
         parser.error(str(error))

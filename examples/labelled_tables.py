@@ -10,11 +10,11 @@ from regressions import Parts
 from sklearn.utils.multiclass import check_classification_targets
 
 from skdiscovery.datasets import fetch_sst2
+from skdiscovery.text.labels import is_missing
 from skdiscovery.text.splitting import part_sizes
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSIONS = (".gz", ".bz2", ".xz")
-MISSING_LABELS = ["", "NA", "N/A", "NaN", "nan", "null"]
 
 
 def read_tables(options: argparse.Namespace) -> Parts:
@@ -24,7 +24,7 @@ def read_tables(options: argparse.Namespace) -> Parts:
     for part, subset in zip(PARTS, ("train", "validation", "test"), strict=True):
         path = getattr(options, part)
         if path is not None:
-            table = read_table(path, text_key, label_key, options.delimiter)
+            table = read_table(path, text_key, options.delimiter)
         elif options.train is None:
             table = fetch_sst2(subset=subset, as_frame=True).frame.rename(
                 columns={"text": text_key, "label": label_key}
@@ -33,6 +33,8 @@ def read_tables(options: argparse.Namespace) -> Parts:
             continue
         if text_key not in table:
             raise ValueError(f"--{part}: no column {text_key!r} among {list(table)}: --text-key?")
+        if label_key in table:
+            table[label_key] = read_labels(table[label_key])
         if options.drop_unlabeled and label_key in table and is_scored(part, options):
             table = table.dropna(subset=[label_key]).reset_index(drop=True)
             table[label_key] = table[label_key].convert_dtypes()  # 1 again, not 1.0 as beside NaN
@@ -59,7 +61,7 @@ def split_training_set(tables: Parts, options: argparse.Namespace) -> Parts:
     return tables | drawn
 
 
-def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None) -> pd.DataFrame:
+def read_table(path: Path, text_key: str, delimiter: str | None) -> pd.DataFrame:
     """Read a csv, tsv or json file, compressed or not."""
     kind = extension(path)
     if kind in SEPARATORS:
@@ -68,7 +70,6 @@ def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None)
             sep=delimiter or SEPARATORS[kind],
             dtype={text_key: str},
             keep_default_na=False,  # "NA" is a text like any other
-            na_values={label_key: MISSING_LABELS},
         )
     if kind == ".json":
         try:
@@ -81,6 +82,15 @@ def read_table(path: Path, text_key: str, label_key: str, delimiter: str | None)
         f"{path}: expected a file that ends in .csv, .tsv, .json or .jsonl, or in one of these and "
         f"{', '.join(COMPRESSIONS)}"
     )
+
+
+def read_labels(labels: pd.Series) -> pd.Series:
+    """Return labels as numbers if all read as such; NaN where one is missing."""
+    known = [np.nan if is_missing(label) else label for label in labels]
+    try:
+        return pd.to_numeric(pd.Series(known))
+    except (TypeError, ValueError):
+        return pd.Series(known)
 
 
 def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
@@ -97,12 +107,12 @@ def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
             counts = f"{n_missing} of {len(table)} rows have no {key!r}"
             raise ValueError(f"--{part}: {counts}: --drop-unlabeled?{hint}")
         y[part] = np.asarray(table[key].tolist())
+    if len(np.unique(y["train"])) < 2:
+        raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
     if options.binarize_labels:
         y = binarized(y)
     for labels in y.values():
         check_classification_targets(labels)
-    if len(np.unique(y["train"])) < 2:
-        raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
     for part in y:
         if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
             raise ValueError(

@@ -7,9 +7,11 @@ r"""Train a byte-level language model on text, without labels, for its neurons t
     python examples/pretrain.py --evaluate-only --load default --test mine.csv
 
 Run again after a kill, the same command goes on from its last checkpoint (one each
---checkpoint-every steps), and after its end it trains no more; with more --n-megabytes, --max-steps
-or --epochs it goes on to the new end, at another --learning-rate or --dropout if wished. Ctrl-C ends
-training early, and the model is written. These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
+--checkpoint-every steps), and after its end it trains no more; with more --n-megabytes,
+--max-steps or --epochs it goes on to the new end, at another --learning-rate or --dropout if
+wished. Ctrl-C ends training early, and the model is written.
+
+These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
 
     model.safetensors         the model, for --load and MLSTMFeaturizer
     history.csv               a row per 10 steps: loss, bits per byte, learning rate, speed
@@ -33,8 +35,8 @@ from matplotlib.figure import Figure
 
 from skdiscovery import ByteMLSTMLanguageModel, LearningCurveDisplay, TextCorpus
 from skdiscovery.datasets import fetch_imdb
-from skdiscovery.nn.widening import widen_weights
 from skdiscovery.inference.pooling import POOLINGS
+from skdiscovery.nn.widening import widen_weights
 from skdiscovery.ops.runtime import resolve_device, resolve_precision
 from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions

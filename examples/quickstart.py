@@ -111,7 +111,7 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
     """Search the penalty; each review is featurised once in all, thanks to ``memory``."""
     pipeline = Pipeline(
         [
-            # Weights in eight bits: on a CPU six times as fast, and as good.
+            # Weights in eight bits: on a CPU up to six times as fast, and as good.
             (
                 "featurizer",
                 MLSTMFeaturizer(memory=FOLDER / "cache", device="cpu", precision="int8"),

@@ -15,7 +15,8 @@ EXPERIMENT_DIR/EXPERIMENT_NAME/FOLDER_OF_THE_TRAINING_FILE/MODEL:
 
     sentiment_accuracies/*.txt    accuracy on train/valid/test, of each of the three
     test_probs/*.npy              probability of each class for each text of the test set
-    logit_vis/RANK_NEURON.png     how the neuron's values are distributed, class by class
+    logit_vis/RANK_NEURON.png     how the neuron's values are distributed, class by class, on the
+                                  test set (on the training set where that has no labels)
     logit_vis/neuron_values.csv   those values
     sentiment/weight_vis.png      the weight of every neuron
     sentiment/neurons.json        C, weights, intercepts and the neurons' numbers
@@ -41,6 +42,7 @@ from skdiscovery import (
     NeuronWeightsDisplay,
     SentimentNeuronClassifier,
 )
+from skdiscovery.ops.runtime import resolve_device, resolve_precision
 
 N_PLOTTED = 10
 N_PRINTED = 5
@@ -81,7 +83,8 @@ The flags of sentiment-discovery's sentiment_transfer.py, and what they are here
     -test_shards                gone: likewise
     -num_gpus -distributed      gone: one device reads; for several, featurize_with_dask.py
     -rank -world_size           gone: likewise
-    -fuse_lstm -fp16            gone: the device decides
+    -fp16                       --precision
+    -fuse_lstm                  gone: the fastest kernels that there are
     -benchmark                  gone: nothing here is tuned by cuDNN
     -should_test                gone: nothing here is trained but the regressions
     -verbose -config            gone: there is nothing to set
@@ -128,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     report("n_neurons", few.all_neurons_, X_few, y, folder, C=few.C)
 
     save_neurons(featurizer, search, few, k, folder)
-    draw_neurons(X["train"][:, top[:N_PLOTTED]], y["train"], names[top[:N_PLOTTED]], folder)
+    part = "test" if "test" in y else "train"
+    draw_neurons(X[part][:, top[:N_PLOTTED]], y[part], names[top[:N_PLOTTED]], folder)
     draw_weights(search, names, folder)
     if options.write_results:
         part = "test" if "test" in tables else "train"
@@ -136,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_table(results, options.write_results)
     if options.baselines:
         report_baselines(texts, y)
-    n_texts = sum(map(len, texts.values()))
-    print(f"{seconds:.2f} seconds to featurise {n_texts} texts, {n_texts / seconds:.1f} texts/s")
+    report_speed(sum(map(len, texts.values())), seconds, options)
 
 
 # ---- what is printed
@@ -169,6 +172,14 @@ def report(
     np.save(made(folder / "test_probs") / f"{name}.npy", probabilities, allow_pickle=False)
 
 
+def report_speed(n_texts: int, seconds: float, options: argparse.Namespace) -> None:
+    """Print how fast texts were read, and by what."""
+    device = resolve_device(options.device)
+    precision = str(resolve_precision(options.precision, device)).removeprefix("torch.")
+    speed = f"{n_texts / seconds:.1f} texts/s ({device}, {precision})"
+    print(f"{seconds:.2f} seconds to featurise {n_texts} texts, {speed}")
+
+
 # ---- features
 
 
@@ -179,6 +190,7 @@ def make_featurizer(options: argparse.Namespace) -> MLSTMFeaturizer:
         state=options.state,
         pooling=options.pooling[0] if len(options.pooling) == 1 else tuple(options.pooling),
         device=options.device,
+        precision=options.precision,
         memory=options.cache,
     ).fit()
     n_features = len(featurizer.feature_neurons_)
@@ -356,6 +368,8 @@ def make_parser() -> argparse.ArgumentParser:
     baselines = argparse.BooleanOptionalAction
     add("--baselines", action=baselines, default=True, help="compare with majority and tf-idf")
     add("--device", default="auto", help="a torch device")
+    precisions = ("auto", "float64", "float32", "bfloat16", "int8")
+    add("--precision", choices=precisions, default="auto", help="of the model; int8 on a CPU only")
     add("--seed", type=int, default=0, help="of --split, and of the order of the solver's steps")
     return parser
 

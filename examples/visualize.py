@@ -129,15 +129,16 @@ def write_on(
 ) -> tuple[list, list]:
     """Write texts that begin with the given one; return their bytes and the neuron's values."""
     (document,) = lm.preprocess([options.text])
-    n_bytes = options.seq_length - len(document)
-    if n_bytes < 1:
+    # A text with a frame is continued before the blank that closes it.
+    n_read = len(document) - isinstance(lm.preprocessor, str)
+    if options.seq_length <= n_read:
         raise ValueError(
-            f"--seq-length: expected more than the {len(document)} bytes of --text and its frame, "
-            f"got {options.seq_length}"
+            f"--seq-length: expected more than the {n_read} bytes of --text and what is put before "
+            f"it, got {options.seq_length}"
         )
     texts, traces = lm.generate(
         options.text,
-        n_bytes=n_bytes,
+        n_bytes=options.seq_length - n_read,
         n_samples=options.n_samples,
         temperature=options.temperature,
         top_k=options.top_k,

@@ -140,6 +140,11 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     n_bytes_seen_ : int
         Number of bytes predicted in training.
 
+    Notes
+    -----
+    A new model's recurrent matrices are orthogonal, as those of [1]_; the bias of its forget gates
+    is 1, not 0 as there, so that the state lasts from the first step on.
+
     See Also
     --------
     MLSTMFeaturizer : Vectors for texts from a trained model.

@@ -1,6 +1,8 @@
 import pandas as pd
 import pytest
 
+from skdiscovery import TextCorpus
+
 
 @pytest.fixture(scope="module")
 def script(load_script):
@@ -37,16 +39,14 @@ def test_file_formats(script, tmp_path, name):
         expected.to_json(path, orient="records", lines=not name.startswith("list"))
     else:
         expected.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
-    table = script.read_table(path, "sentence", "label", None)
+    table = script.read_table(path, "sentence", None)
     pd.testing.assert_frame_equal(table, expected)
 
 
 def test_delimiter(script, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("sentence;label\nyes, yes;1\n")
-    assert script.read_table(path, "sentence", "label", ";").to_numpy().tolist() == [
-        ["yes, yes", 1]
-    ]
+    assert script.read_table(path, "sentence", ";").to_numpy().tolist() == [["yes, yes", 1]]
 
 
 def test_parts_that_have_no_file_are_drawn_from_the_training_set(read, tables, tmp_path):
@@ -90,6 +90,20 @@ def test_rows_without_a_label_can_be_dropped(read, tmp_path):
     assert y["train"].dtype.kind == "i"
     assert tables["test"]["sentence"].tolist() == ["Fine."]
     assert "test" not in y
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "NULL", "-nan", " n/a "])
+@pytest.mark.parametrize("name", ["t.csv", "t.json"])
+def test_missing_labels_are_those_of_a_corpus(read, tmp_path, name, missing):
+    table = pd.DataFrame({"sentence": ["Good.", "Hm.", "Bad."], "label": ["1", missing, "0"]})
+    path = tmp_path / name
+    if name.endswith("csv"):
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records")
+    _, y = read(f"--train={path}", "--drop-unlabeled")
+    labels = TextCorpus.from_file(path, label_key="label", drop_unlabeled=True).labels
+    assert y["train"].tolist() == labels.tolist() == [1, 0]
 
 
 def test_labels_can_be_binarized(read, tmp_path):

@@ -116,7 +116,7 @@ def test_lines_have_the_formats_of_v0(run, files):
         rf"{scores}majority_class",
         rf"{scores}tfidf_1_2_grams",
         r"\d\d\.\d\d regularization coef w/ tfidf_1_2_grams",
-        r"\d+\.\d\d seconds to featurise 400 texts, \d+\.\d texts/s",
+        r"\d+\.\d\d seconds to featurise 400 texts, \d+\.\d texts/s \(cpu, float32\)",
     ]
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), f"{line} is not {pattern}"
@@ -232,7 +232,7 @@ def test_plots(run, files, language_model, tables, tmp_path):
     stale = tmp_path / "experiments/transfer/reviews/tiny.v1/logit_vis/0_9999.png"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    _, folder = run(*files("train"), "--no-baselines", draw=True)
+    _, folder = run(*files(*ALL), "--no-baselines", draw=True)
     ranking = json.loads((folder / "sentiment/neurons.json").read_text())["top_features"]
     expected = {f"{rank}_{neuron}.png" for rank, neuron in enumerate(ranking)}
     assert len(expected) == 10
@@ -242,9 +242,15 @@ def test_plots(run, files, language_model, tables, tmp_path):
 
     values = pd.read_csv(stale.with_name("neuron_values.csv"))
     assert list(values) == ["label", *(f"neuron {neuron}" for neuron in ranking)]
-    np.testing.assert_array_equal(values["label"], tables["train"]["label"])
-    features = featurise(language_model, {"train": tables["train"]})["train"]
+    np.testing.assert_array_equal(values["label"], tables["test"]["label"])
+    features = featurise(language_model, {"test": tables["test"]})["test"]
     np.testing.assert_allclose(values.iloc[:, 1:], features[:, ranking], rtol=1e-6)
+
+
+def test_plots_are_of_the_training_set_without_labels_to_test_on(run, files, tables):
+    _, folder = run(*files("train", "test"), "--no-test-eval", "--no-baselines", draw=True)
+    values = pd.read_csv(folder / "logit_vis/neuron_values.csv")
+    np.testing.assert_array_equal(values["label"], tables["train"]["label"])
 
 
 def test_plots_of_many_classes(script, tmp_path):
@@ -404,7 +410,7 @@ CSV = "sentence,label\nGood.,1\nBad.,0\n"
         (CSV, ["--split=0,1"], "--split: expected up to three shares, the first above 0"),
         ("sentence,label\nGood.,\n", ["--drop-unlabeled"], "--train: there are no rows"),
         ("sentence,label\nGood.,a\nBad.,b\n", ["--binarize-labels"], "needs numbers, got 'a'"),
-        ("sentence,label\nGood.,3\nBad.,3\n", ["--binarize-labels"], "every one is 0"),
+        ("sentence,label\nGood.,3\nBad.,3\n", ["--binarize-labels"], "every one is 3"),
         (CSV, ["--num-neurons=0"], "--num-neurons: expected 1 to 16"),
         (CSV, ["--num-neurons=17"], "--num-neurons: expected 1 to 16"),
         (CSV, ["--write-results=out.txt"], "--write-results: expected .csv or .json, got out.txt"),
@@ -430,7 +436,7 @@ def test_errors_come_before_the_work(run, tmp_path, capsys, monkeypatch, content
         (['{"sentence": "Good."}'], "See --no-test-eval"),
         (['{"sentence": null, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but nan"),
         (['{"sentence": 5, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but 5"),
-        (['{"sentence": "Good.", "label": "1"}'], "--test: labels ['1'], but those of --train"),
+        (['{"sentence": "Good.", "label": "one"}'], "--test: labels ['one'], but those of --train"),
     ],
 )
 def test_errors_in_the_test_set(run, files, tmp_path, capsys, lines, message):

@@ -76,12 +76,13 @@ def test_text_is_written_and_drawn(run, lm):
     display, printed, folder = run("--generate", "--neuron=5", "--n-samples=2", "--seq-length=60")
     assert len(printed) == 3
     texts, traces = lm.generate(
-        "The meaning of life is ", n_bytes=60 - 25, n_samples=2, temperature=0.4, random_state=0,
+        "The meaning of life is ", n_bytes=60 - 24, n_samples=2, temperature=0.4, random_state=0,
         trace_neurons=[5],
     )  # fmt: skip
     shown = [re.sub(r"[^ -~]", " ", text) for text in texts]
     assert [re.sub(r"[^ -~]", " ", line) for line in printed[:2]] == shown
     assert display.text_bytes == [trace.text_bytes for trace in traces]
+    assert [len(text_bytes) for text_bytes in display.text_bytes] == [60, 60]
     np.testing.assert_array_equal(display.values, [trace.cell for trace in traces])
     assert printed[2].startswith(str(folder / "heatmap_The-meaning-of-life-is"))
 
@@ -93,7 +94,7 @@ def test_a_neuron_is_held_and_negated(run, state, negate):
         "--generate", "--neuron=5", "--overwrite=0.75", f"--state={state}",
         f"--overwrite-state={state}", "--seq-length=30", *["--negate"] * negate,
     )  # fmt: skip
-    np.testing.assert_array_equal(display.values[0][24:], np.full((5, 1), np.float32(0.75)))
+    np.testing.assert_array_equal(display.values[0][23:], np.full((7, 1), np.float32(0.75)))
     assert printed[-1].endswith("_neuron-5_held+0.75.png")
 
 
@@ -101,7 +102,7 @@ def test_zero_is_a_value_to_hold(run):
     display, *_ = run(
         "--generate", "--neuron=5", "--overwrite=0", "--state=hidden", "--seq-length=30"
     )
-    assert not display.values[0][24:].any()
+    assert not display.values[0][23:].any()
 
 
 def test_temperature_seed_and_top_k(run):
@@ -127,7 +128,7 @@ def test_temperature_seed_and_top_k(run):
         (["--neuron=5", "--generate", "--overwrite=inf"], "finite numbers"),
         (["--neuron=5", "--generate", "--temperature=nan"], "'temperature' parameter"),
         (["--neuron=5", "--generate", "--n-samples=0"], "'n_samples' parameter"),
-        (["--neuron=5", "--generate", "--seq-length=25"], "expected more than the 25 bytes"),
+        (["--neuron=5", "--generate", "--seq-length=24"], "expected more than the 24 bytes"),
         (["--language-model=nowhere"], "No language model 'nowhere'"),
         ([], "no neuron of this model tells the reviews that ship apart: give --neuron"),
         (["--device=nonsense"], "nonsense"),

@@ -157,7 +157,7 @@ def test_a_configuration_that_is_not_json_is_refused_before_a_byte_is_written(pa
 @pytest.mark.parametrize("lie", [{"pooling": ["men"]}, {"n_layers": 0}, {"cell": "gru"}], ids=str)
 def test_a_configuration_that_could_not_be_read_is_not_written(path, lie):
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="configuration of .*model.safetensors"):
+    with pytest.raises(ValueError, match=r"configuration of .*model.safetensors"):
         write_model(path, random_weights(), CONFIG | lie)
     assert path.read_bytes() == before
 
