@@ -37,6 +37,7 @@ _NOT_FITTED = (
     "learnt: give it files, or each model as sklearn.frozen.FrozenEstimator(model)."
 )
 
+_VECTORS_VERSION = 1  # one more wherever the same text, weights and settings give other vectors
 _warned: set[bytes] = set()  # fingerprints: who searches a grid wants to be told once
 
 
@@ -50,8 +51,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     language_model : str, path-like, ByteMLSTMLanguageModel or FrozenEstimator, default="default"
         Name of a model that ships with the package or lies in the folder of the data, a file or
         folder that :meth:`~skdiscovery.ByteMLSTMLanguageModel.from_pretrained` reads, or a fitted
-        model. A model is frozen: clones of the featurizer share it, and nothing trains it. Among
-        the values of a grid search, where scikit-learn would copy it without what it has learnt,
+        model. A model is frozen: clones of the featurizer share it, and no ``fit`` of theirs
+        trains it. If you train it further, fit anew what learnt from its features. Among the
+        values of a grid search, where scikit-learn would copy it without what it has learnt,
         it needs a :class:`~sklearn.frozen.FrozenEstimator` around it.
     state : {"cell", "hidden"}, default="cell"
         Which state of the model. The cell state is Radford et al.'s [1]_.
@@ -335,12 +337,12 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         """Return a hash of all that a vector depends on besides its text."""
         dtype = resolve_precision(self.precision, resolve_device(self.device))
         layer = encoding.check_layer(self.layer, self.language_model_.config_["n_layers"])
-        settings = [self.state, layer, str(dtype), self.pooling_]
+        settings = [_VECTORS_VERSION, self.state, layer, str(dtype), self.pooling_]
         digest = blake2b(json.dumps(settings).encode(), digest_size=32)
         digest.update(self.feature_neurons_.tobytes())
         for name, array in sorted(self.language_model_.weights_.items()):
             digest.update(name.encode())
-            digest.update(array.tobytes())
+            digest.update(np.ascontiguousarray(array))
         return digest.digest()
 
     def __sklearn_clone__(self) -> Self:

@@ -131,13 +131,15 @@ def check_neurons(neurons: Any, hidden_size: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If one is out of range, or not a whole number.
+        If one is out of range, or not a whole number, or there is none.
     """
     if neurons is None:
         return np.arange(hidden_size)
     checked = np.atleast_1d(np.asarray(neurons))
-    if checked.ndim != 1 or checked.dtype.kind not in "iu":
-        raise ValueError(f"Expected neurons as a list of whole numbers, got {neurons!r}.")
+    if checked.ndim != 1 or checked.dtype.kind not in "iu" or not checked.size:
+        raise ValueError(
+            f"Expected neurons as a list of whole numbers, one at least, got {neurons!r}."
+        )
     wrong = checked[(checked < 0) | (checked >= hidden_size)]
     if len(wrong):
         raise ValueError(

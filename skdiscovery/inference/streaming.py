@@ -44,7 +44,8 @@ def transform_to_npy(
     Raises
     ------
     ValueError, TypeError
-        If ``batch_size`` is less than 1, or ``X`` is not as the transformer expects.
+        If ``batch_size`` is less than 1, ``X`` is not as the transformer expects, or what it
+        returns is no dense matrix of numbers.
     OSError
         If the file cannot be written.
 
@@ -72,6 +73,12 @@ def transform_to_npy(
             except (ValueError, TypeError) as error:
                 error.add_note(f"Indices are those of a batch that begins at index {n_rows}.")
                 raise
+            if rows.ndim != 2 or rows.dtype.hasobject:
+                raise TypeError(
+                    "Expected rows of numbers from transform, as a dense array, got an array of "
+                    f"shape {rows.shape} and dtype {rows.dtype}: leave out a step that makes "
+                    "sparse matrices or objects."
+                )
             if n_rows == 0:
                 _write_header(file, rows)
             file.write(rows.data)

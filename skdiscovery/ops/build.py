@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         print(extension.build(recipes.recipe_for(options.backend), options.folder))
-    except (extension.MissingError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         parser.exit(1, f"The kernels cannot be built: {error}\n")
 
 

@@ -50,7 +50,7 @@ def load(backend: CompiledBackend) -> Outcome:
             raise MissingError("there is no CUDA device that this torch can use")
         library, reason = _find_or_build(recipes.recipe_for(backend))
         torch.ops.load_library(library)
-    except (MissingError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # MissingError, no home folder, locks that fail
         reason = str(error.__cause__ or error)  # torch says only that it could not load it
         level = logging.INFO if type(error) is MissingError else logging.WARNING
         logger.log(level, "backend 'torch' instead of %r: %s", backend, reason)

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from skdiscovery.plotting.cells import Cell, character_ends
 from skdiscovery.plotting.colours import CLASS_COLOURS, cell_colours, ink_colours
 from skdiscovery.plotting.html import hex_colours
-from skdiscovery.plotting.neuron_features import featurizer_and_classifier
+from skdiscovery.plotting.neuron_features import featurizer_and_classifier, language_model_of
 from skdiscovery.plotting.neuron_values import layer_name
 from skdiscovery.text import TextCorpus
 
@@ -164,7 +164,7 @@ def _shown_values(
     The values are a character of ``LEVELS`` for each of the text, a list of texts per neuron. The
     ranges, of shape (n_neurons, 2), are the value of the first level and the step to the next.
     """
-    language_model = featurizer.language_model_
+    language_model = language_model_of(featurizer)
     shown, beginnings, ends_of_characters = [], [], []
     for document in language_model.preprocess(texts):
         # A character has four bytes at most; one more tells whether the text goes on.

@@ -1,16 +1,21 @@
-"""From a fitted estimator to the values of one neuron over a text.
-
-Estimators are told apart by what they offer, so this file imports none of the package's own.
-"""
+"""From a fitted estimator to the values of one neuron over a text."""
 
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from skdiscovery.plotting.neuron_features import (
+    best_of_search,
+    feature_names,
+    featurizer_position,
+    is_featurizer,
+    language_model_of,
+    texts_before_step,
+)
 
 _EXPECTED = (
     "a fitted language model, a fitted featurizer, a fitted Pipeline that starts with a featurizer "
@@ -46,17 +51,20 @@ def neuron_values(
     model = best_of_search(estimator)
     if isinstance(model, Pipeline):
         check_is_fitted(model)
-        position = _featurizer_position(model)
+        position = featurizer_position(model)
+        if position is None:
+            names = ", ".join(type(step).__name__ for _, step in model.steps)
+            raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")
         texts = texts_before_step(model, position, texts)
         if neuron is None:
-            neuron, learned_sign = _sentiment_neuron(model[position], model[-1])
+            neuron, learned_sign = _sentiment_neuron(model, model[position])
             sign *= learned_sign
         model = model[position]
     if is_featurizer(model):
         check_is_fitted(model, "language_model_")
         state = state or model.state
         layer = model.layer if layer == -1 else layer
-        model = model.language_model_
+        model = language_model_of(model)
     if not hasattr(model, "activations"):
         raise TypeError(f"estimator must be {_EXPECTED}. Got {model!r} instead.")
     check_is_fitted(model)
@@ -77,52 +85,25 @@ def neuron_values(
     return NeuronValues(text_bytes, values, description)
 
 
-def best_of_search(estimator: Any) -> Any:
-    """Return the estimator that a fitted search has found, or what is not a search as it is."""
-    if isinstance(estimator, BaseSearchCV):
-        check_is_fitted(
-            estimator,
-            "best_estimator_",
-            msg="This %(name)s has no best_estimator_: call 'fit' first, with refit=True.",
-        )
-    return getattr(estimator, "best_estimator_", estimator)
-
-
-def is_featurizer(estimator: Any) -> bool:
-    """Return whether this turns texts to the states of a language model."""
-    return hasattr(estimator, "language_model")
-
-
-def _featurizer_position(pipeline: Pipeline) -> int:
-    for position, (_, step) in enumerate(pipeline.steps):
-        if is_featurizer(step):
-            return position
-    names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
-    raise TypeError(f"estimator must be {_EXPECTED}. Got a Pipeline of {names} instead.")
-
-
-def texts_before_step(pipeline: Pipeline, position: int, texts: list) -> list:
-    """Return the texts as the step at ``position`` receives them."""
-    if position == 0:
-        return texts
-    return list(np.asarray(pipeline[:position].transform(texts), dtype=object).ravel())
-
-
-def _sentiment_neuron(featurizer: Any, classifier: Any) -> tuple[int, int]:
+def _sentiment_neuron(pipeline: Pipeline, featurizer: Any) -> tuple[int, int]:
     """Return the neuron that the classifier relies on most, and the sign it gives to it."""
+    classifier = pipeline[-1]
     if not hasattr(classifier, "neuron_indices_"):
         raise TypeError(
             f"estimator must be {_EXPECTED}. Got a Pipeline that ends with "
             f"{type(classifier).__name__} instead; give neuron= to show one of its featurizer."
         )
-    neurons = featurizer.feature_neurons_
-    if len(neurons) != classifier.n_features_in_:
+    # By name: steps in between may leave columns out, move them, or make new ones of them.
+    names = feature_names(pipeline[:-1], classifier)
+    chosen = None if names is None else names[first_column(classifier)]
+    (columns,) = np.nonzero(featurizer.get_feature_names_out() == chosen)
+    if not len(columns):
         raise ValueError(
-            f"The featurizer gives {len(neurons)} features and the classifier was fitted on "
-            f"{classifier.n_features_in_}: a step between them changes the columns, so the "
-            "classifier's choice names no neuron. Give neuron=."
+            "A step between the featurizer and the classifier does not tell which feature is "
+            f"which, or makes new ones ({chosen!r} is what the classifier relies on most), so its "
+            "choice names no neuron. Give neuron=."
         )
-    return int(neurons[first_column(classifier)]), int(classifier.neuron_sign_)
+    return int(featurizer.feature_neurons_[columns[0]]), int(classifier.neuron_sign_)
 
 
 def first_column(classifier: Any) -> int:

@@ -6,9 +6,9 @@ of ``layers.0.wh`` in ``layers.0.wh.scales``, and all else is float16.
 """
 
 import json
-import math
 import os
 import reprlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -167,7 +167,7 @@ def _checksum(header: str, arrays: Weights) -> str:
     digest = sha256(header.encode())
     for name, array in sorted(arrays.items()):
         digest.update(name.encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 
@@ -206,7 +206,7 @@ _IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("n_steps", "n_bytes_seen"), partial(_is_count, minimum=0)),
     "preprocessor": lambda value: value is None or value in list(PREPROCESSORS),
     "pooling": _is_pooling,
-    "bits_per_byte": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "bits_per_byte": lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max,
 }
 
 

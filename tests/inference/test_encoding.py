@@ -145,11 +145,12 @@ def test_neurons(neurons, expected):
     [
         ([0, 3], r"Neuron 3 is out of range: the model has neurons 0 to 2\."),
         (-1, r"Neuron -1 is out of range"),
-        ([0.0], r"list of whole numbers, got \[0\.0\]"),
+        ([0.0], r"list of whole numbers, one at least, got \[0\.0\]"),
         (["0"], "list of whole numbers"),
         ([True], "list of whole numbers"),
         ([[0]], "list of whole numbers"),
         ([], "list of whole numbers"),
+        (np.array([], dtype=int), "list of whole numbers, one at least"),
     ],
 )
 def test_neurons_that_are_not_there(neurons, message):

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, TextCorpus, transform_to_npy
 from skdiscovery.ops.runtime import resolve_backend
@@ -74,6 +75,16 @@ def test_what_cannot_be_transformed_leaves_what_was_there(
         assert "begins at index 8" in raised.value.__notes__[0]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("last_step", [csr_array, np.ravel, lambda X: X.astype(object)])
+def test_what_is_no_matrix_of_numbers_leaves_what_was_there(tmp_path, featurizer, last_step):
+    path = tmp_path / "features.npy"
+    path.write_bytes(b"old")
+    pipeline = make_pipeline(featurizer, FunctionTransformer(last_step)).fit(TEXTS)
+    with pytest.raises(TypeError, match="dense array, got an array of shape"):
+        transform_to_npy(pipeline, TEXTS, path)
+    assert path.read_bytes() == b"old"
 
 
 def test_a_full_disk_leaves_what_was_there(small_disk, featurizer):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +164,16 @@ def test_a_failure_is_remembered_and_warned_of_once(load, compiler, caplog, comm
     assert warning.message.startswith("backend 'torch' instead of 'cpp': ")
     assert re.search(reason, outcome.reason)
     assert outcome.reason in warning.message
+
+
+def test_without_a_home_plain_torch_does_it(load, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert load("cpp") == extension.Outcome(None, "Could not determine home directory.")
 
 
 @pytest.mark.parametrize("backend", ["cpp", "cuda"], ids="for_{}".format)

@@ -13,6 +13,11 @@ from sklearn.frozen import FrozenEstimator
 class LanguageModel(BaseEstimator):
     """Preprocesses to ``"<text> "``; has 6 neurons in each of 3 layers."""
 
+    def __init__(self, device="auto", precision="auto", backend="auto"):
+        self.device = device
+        self.precision = precision
+        self.backend = backend
+
     def fit(self, X=None, y=None):
         self.config_ = {"hidden_size": 6, "n_layers": 3}
         return self
@@ -37,14 +42,18 @@ class Featurizer(TransformerMixin, BaseEstimator):
         self.language_model = language_model
         self.state = state
         self.layer = layer
+        self.device = self.precision = self.backend = "auto"
 
     def fit(self, X, y=None):
-        self.language_model_ = self.language_model
+        self.language_model_ = self.language_model.estimator
         self.feature_neurons_ = np.array([5, 3, 1, 5, 3, 1])
         return self
 
     def transform(self, X):
         return np.array([[len(text)] * 6 for text in X], dtype=np.float32)
+
+    def get_feature_names_out(self, input_features=None):
+        return np.array([f"{p}_{neuron}" for p in ("mean", "last") for neuron in (5, 3, 1)], object)
 
 
 class Classifier(ClassifierMixin, BaseEstimator):

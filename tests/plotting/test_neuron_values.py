@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression
@@ -8,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery.plotting.neuron_values import neuron_values
 
 TEXTS = ["good", "bad", "fine", "poor", "great", "awful"]
@@ -108,6 +111,15 @@ class TestFeaturizer:
         with pytest.raises(NotFittedError, match="Featurizer"):
             find(featurizer, neuron=0)
 
+    def test_values_are_computed_as_the_featurizer_computes(self):
+        lm = ByteMLSTMLanguageModel(16, max_steps=2, batch_size=2, seq_length=8, device="cpu")
+        lm.fit(TEXTS * 5)
+        expected = lm.set_params(precision="float32").activations(["good"], neurons=[3])[0][:, 0]
+        lm.set_params(precision="bfloat16", backend="torch")
+        featurizer = MLSTMFeaturizer(lm, device="cpu", precision="float32").fit()
+        np.testing.assert_array_equal(find(featurizer, "good", neuron=3).values, expected)
+        assert (lm.precision, lm.backend) == ("bfloat16", "torch")
+
 
 class TestPipeline:
     @pytest.mark.parametrize(("column", "neuron"), [(0, 5), (1, 3), (4, 3), (5, 1)])
@@ -135,10 +147,23 @@ class TestPipeline:
         found = find(make_pipeline(between=[("scaler", StandardScaler())], column=2))
         assert found.description.startswith("neuron 1, ")
 
-    def test_steps_that_change_the_columns_may_not(self, make_pipeline):
-        half = FunctionTransformer(lambda X: X[:, :3])
-        pipeline = make_pipeline(between=[("half", half)])
-        with pytest.raises(ValueError, match=r"gives 6 features .* fitted on 3.*Give neuron="):
+    def test_a_neuron_is_found_where_a_step_leaves_columns_out(self, make_pipeline):
+        chosen = ColumnTransformer(
+            [("chosen", "passthrough", [4, 2])], verbose_feature_names_out=False
+        )
+        found = find(make_pipeline(between=[("chosen", chosen)], column=1))
+        assert found.description.startswith("neuron 1, ")
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            FunctionTransformer(lambda X: X[:, ::-1]),  # does not tell its names
+            PCA(n_components=6),  # as many columns, and none of a neuron
+        ],
+    )
+    def test_new_features_name_no_neuron(self, make_pipeline, step):
+        pipeline = make_pipeline(between=[("step", step)])
+        with pytest.raises(ValueError, match=r"names no neuron\. Give neuron="):
             find(pipeline)
         assert find(pipeline, neuron=2).values[0] == pytest.approx(0.22)
 

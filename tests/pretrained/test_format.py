@@ -285,6 +285,7 @@ def test_a_header_without_a_whole_configuration_is_refused(path, header):
         {"bits_per_byte": True},
         {"bits_per_byte": float("nan")},
         {"bits_per_byte": float("inf")},
+        {"bits_per_byte": 10**400},
     ],
     ids=str,
 )
