@@ -342,7 +342,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         digest.update(self.feature_neurons_.tobytes())
         for name, array in sorted(self.language_model_.weights_.items()):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.digest()
 
     def __sklearn_clone__(self) -> Self:

@@ -334,6 +334,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
 
         Within a process, the optimizer's memory is carried from call to call, unless ``optimizer``,
         ``dropout``, ``weight_norm``, ``device``, ``backend`` or the weights' precision change.
+        Ctrl-C ends the call after the step under way, and then the loop that it is in: it is raised
+        once the model is fitted with that step's weights.
 
         Parameters
         ----------
@@ -351,6 +353,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         ValueError
             As in :meth:`fit`.
         """
+        self._validate_params()  # scikit-learn does so for the first call only
         corpus = self._corpus(X)
         group, device = join_launched(resolve_device(self.device))
         goes_on = hasattr(self, "weights_")
@@ -369,8 +372,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             max_epochs=1,
             max_steps=None,
         )
-        self._train(trainer, plan, group, corpus, None, goes_on)
+        interrupted = self._train(trainer, plan, group, corpus, None, goes_on)
         self._running_trainer = trainer
+        if interrupted:
+            raise KeyboardInterrupt
         return self
 
     def save_pretrained(self, path: str | os.PathLike, *, dtype: StoredDtype = "float32") -> None:
@@ -432,7 +437,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
                 warnings.warn(
                     f"The corpus is text from preprocessor={X.preprocessor!r}, and the model will "
                     f"read texts with preprocessor={self.preprocessor!r}: set both to the same.",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             return X
         return TextCorpus.from_documents(X, preprocessor=self.preprocessor)
@@ -494,27 +499,33 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         validation: list[bytes] | None,
         goes_on: bool,
         **checkpoints: Any,
-    ) -> None:
-        """Run the trainer by a plan; whatever ends it, be fitted with the weights it has then."""
+    ) -> bool:
+        """Run the trainer by a plan; whatever ends it, be fitted with the weights it has then.
+
+        Returns whether it was interrupted.
+        """
         lanes = plan.lanes(corpus)
         validate = None
         if validation is not None:
             encoding.check_scorable(validation)
             validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
         job = (plan, corpus)
+        n_before = trainer.n_steps
         device = resolve_device(self.device)
         with complete(group, self.n_devices, device, plan.batch_size, job) as group:
             trainer.plan, trainer.has_begun = plan, False
             # The optimizer's memory may be as lost as a step that fails.
             self.__dict__.pop("_running_trainer", None)
             try:
-                train(trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints)
+                return train(
+                    trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints
+                )
             finally:
                 if trainer.has_begun:
-                    self._keep(trainer, goes_on)
+                    self._keep(trainer, n_before, goes_on)
 
-    def _keep(self, trainer: Trainer, goes_on: bool) -> None:
-        """Be fitted with what the trainer has."""
+    def _keep(self, trainer: Trainer, n_before: int, goes_on: bool) -> None:
+        """Be fitted with what the trainer has, after ``n_before`` steps before this run."""
         config = {
             **asdict(self._architecture()),
             "preprocessor": self.preprocessor,
@@ -523,8 +534,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         }
         if goes_on and "pooling" in self.config_:
             config["pooling"] = self.config_["pooling"]
-        if trainer.validation_history:
-            config["bits_per_byte"] = trainer.validation_history[-1]["bits_per_byte"]
+        for row in trainer.validation_history[-1:]:
+            if row["step"] > n_before:
+                config["bits_per_byte"] = row["bits_per_byte"]
         self._set_fitted(
             folded_weights(trainer.model), config, trainer.history, trainer.validation_history
         )

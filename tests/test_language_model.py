@@ -191,6 +191,15 @@ def test_a_model_knows_its_loss_on_validation(tmp_path, lm):
     assert config["bits_per_byte"] == pytest.approx(-model.score(UNSEEN), rel=1e-5)
 
 
+def test_a_loss_on_validation_is_that_of_the_last_training():
+    model = small(max_steps=4, warm_start=True).fit(TEXTS, X_val=UNSEEN)
+    assert "bits_per_byte" in model.config_
+    assert "bits_per_byte" not in model.partial_fit(TEXTS).config_
+    assert "bits_per_byte" not in model.fit(TEXTS).config_
+    bits = model.fit(TEXTS, X_val=UNSEEN).config_["bits_per_byte"]
+    assert bits == pytest.approx(-model.score(UNSEEN), rel=1e-5)
+
+
 def test_a_share_of_the_documents_is_held_out():
     texts = [f"text {i:02}" for i in range(40)]
     model = small(validation_fraction=0.25, batch_size=2, max_epochs=1, preprocessor=None)
@@ -395,6 +404,25 @@ def test_a_refused_partial_fit_changes_nothing():
         refused.set_params(optimizer="adam", dropout=0.3).partial_fit(["short"])
     refused.set_params(dropout=0.0)
     assert_same_weights(refused.partial_fit(TEXTS), left_alone.partial_fit(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "params", [{"grad_clip": -1.0}, {"persist_state": "documents"}, {"batch_size": 0}], ids=str
+)
+def test_every_partial_fit_checks_the_parameters(params):
+    model = small().partial_fit(TEXTS)
+    with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
+        model.set_params(**params).partial_fit(TEXTS)
+    assert model.n_steps_ == 4
+
+
+def test_an_interrupt_ends_the_loop_around_partial_fit_too(monkeypatch):
+    model = small()
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        model.partial_fit(TEXTS)
+    assert model.n_steps_ == 2
+    assert math.isfinite(model.score(TEXTS))
 
 
 def test_partial_fit_recovers_from_a_lost_training():

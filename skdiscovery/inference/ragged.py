@@ -20,6 +20,9 @@ from skdiscovery.ops.runtime import copied_to
 BATCH_BYTES = {"cpu": 2**18, "cuda": 2**20}
 """Text read side by side: enough documents for efficient products, of like lengths."""
 
+MAX_DOCUMENTS = {"cpu": 512, "cuda": 8192}
+"""Most documents side by side, however short: more are no faster, and each has states and gates."""
+
 MAX_STATE_BYTES = {"cpu": 2**24, "cuda": 2**30}
 """Memory that the states of one layer may take in a chunk: it decides how many steps there are.
 
@@ -66,14 +69,16 @@ def length_sorted_batches(
 ) -> Iterator[np.ndarray]:
     """Yield the indices of all documents, longest first, in batches of about ``batch_bytes``.
 
-    None is what suits the device.
+    None is what suits the device. A batch has no more documents than suit it, either.
     """
+    most = MAX_DOCUMENTS.get(device.type, MAX_DOCUMENTS["cpu"])
     if batch_bytes is None:
         batch_bytes = BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"])
     order = np.argsort(lengths, kind="stable")[::-1]
     batch_of = (np.cumsum(np.asarray(lengths)[order]) - 1) // batch_bytes
     edges = np.flatnonzero(np.diff(batch_of)) + 1
-    yield from (batch for batch in np.split(order, edges) if len(batch))
+    for batch in np.split(order, edges):
+        yield from (batch[start : start + most] for start in range(0, len(batch), most))
 
 
 @torch.no_grad()

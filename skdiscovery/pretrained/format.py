@@ -167,7 +167,7 @@ def _checksum(header: str, arrays: Weights) -> str:
     digest = sha256(header.encode())
     for name, array in sorted(arrays.items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

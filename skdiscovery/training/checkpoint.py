@@ -91,12 +91,11 @@ class CheckpointFolder:
             "sha256": _hash(snapshot),
         }
         header["sha256_of_header"] = _hash_of_header(header)
-        path = self.folder / f"step-{step:012d}.safetensors"
-        with whole_file(path) as temporary:
+        with whole_file(self.folder / f"step-{step:012d}.safetensors") as temporary:
             save_file(snapshot.tensors, temporary, metadata=header)
-        if is_best:
-            with whole_file(self.folder / BEST) as temporary:
-                shutil.copyfile(path, temporary)
+            if is_best:  # there before the step is: a run that is killed between comes here again
+                with whole_file(self.folder / BEST) as best:
+                    shutil.copyfile(temporary, best)
         for old in self.files()[:-N_KEPT]:
             old.unlink()
 

@@ -151,7 +151,7 @@ def join_launched(device: torch.device) -> tuple[Group, torch.device]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():
         _initialise(device, init_method="env://")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     world = _world()
     if world not in _joined:
         _joined[world] = _group()

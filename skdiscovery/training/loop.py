@@ -15,7 +15,7 @@ from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals, has_narrow_products
 from skdiscovery.training.checkpoint import BEST, CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
-from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
+from skdiscovery.training.history import LOG_EVERY, Log, Row, in_both_units
 from skdiscovery.training.interrupt import noted_interrupt
 from skdiscovery.training.lanes import NOT_A_TARGET, Batch, Lanes
 from skdiscovery.training.memory import lanes_at_once
@@ -54,7 +54,8 @@ class _StreamLoss(nn.Module):
             ignore_index=NOT_A_TARGET,
             reduction="sum",
         )
-        return nats / batch.n_bytes, [(h.detach(), c.detach()) for h, c in states]
+        # Copies: views of the last step would keep all others.
+        return nats / batch.n_bytes, [(h.detach().clone(), c.detach().clone()) for h, c in states]
 
 
 def train(
@@ -66,12 +67,14 @@ def train(
     checkpoints: CheckpointFolder | None = None,
     resume_from: Snapshot | None = None,
     verbose: int = 0,
-) -> None:
+) -> bool:
     """Train over ``lanes`` for the plan's epochs or steps, whichever ends first.
 
     When due and at the end, ``validate`` is called, which returns a loss in nats per byte, and a
     checkpoint is written. ``resume_from`` is the one to go on from. Ctrl-C ends the run after the
     step under way, with a checkpoint; a second one ends it at once, with none.
+
+    Returns whether it was interrupted.
 
     In a group of ranks each reads its own of the lanes; the first alone needs to know of
     validation and checkpoints, and the others start from its weights.
@@ -83,7 +86,7 @@ def train(
     MemoryError
         If not even one lane's sequence fits into memory.
     """
-    _Run(trainer, lanes, group, validate, checkpoints).execute(resume_from, verbose)
+    return _Run(trainer, lanes, group, validate, checkpoints).execute(resume_from, verbose)
 
 
 class _Run:
@@ -122,8 +125,8 @@ class _Run:
         self.position = _Position(trainer.model.zero_state(self.n_lanes, self.plan.dtype))
         self.loss_of: nn.Module = _StreamLoss(trainer.model)
 
-    def execute(self, resume_from: Snapshot | None, verbose: int) -> None:
-        """Run to the end, or to an interrupt."""
+    def execute(self, resume_from: Snapshot | None, verbose: int) -> bool:
+        """Run to the end, or to an interrupt; return whether that came."""
         trainer, position = self.trainer, self.position
         trainer.has_begun = True
         if self.group.size > 1:
@@ -142,6 +145,7 @@ class _Run:
         self._keep_weights()
         bytes_per_step = self.lanes.n_bytes / self.lanes.n_batches
         n_done, n_total = (round(n * bytes_per_step) for n in (position.step, self.n_steps))
+        interrupted = False
         cuda = [trainer.device] if trainer.device.type == "cuda" else []
         with (
             flush_denormals(),
@@ -166,8 +170,10 @@ class _Run:
                     if stops:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
+                interrupted = True
                 logger.warning("interrupted after step %d: keeping its weights", trainer.n_steps)
         self._say_if_it_was_better()
+        return interrupted
 
     def _batches(self) -> Iterator[Batch]:
         position = self.position
@@ -278,7 +284,7 @@ class _Run:
         if self.validate is not None and self.group.is_first:
             loss = self.validate()
         loss = self.group.from_first(loss)
-        is_best = all(loss < before["loss"] for before in trainer.validation_history)
+        is_best = all(loss < before["loss"] for before in self._validations())
         trainer.validation_history.append(
             {
                 "step": trainer.n_steps,
@@ -289,9 +295,14 @@ class _Run:
         )
         return is_best
 
+    def _validations(self) -> list[Row]:
+        """Return the validations of this run, without those of fits before it."""
+        n_before = self.trainer.n_steps - self.position.step
+        return [row for row in self.trainer.validation_history if row["step"] > n_before]
+
     def _say_if_it_was_better(self) -> None:
         """Warn if held-out text says that an earlier model was better than the last."""
-        validations = self.trainer.validation_history
+        validations = self._validations()
         if not validations or not self.group.is_first:
             return
         best, last = min(validations, key=lambda row: row["loss"]), validations[-1]
@@ -340,8 +351,9 @@ class _Run:
             logger.warning("the run goes on as it began: %d lanes of a batch at a time", parts)
         position.states = [
             (
-                tensors[f"hidden.{k}"][self.my_lanes].to(h),
-                tensors[f"cell.{k}"][self.my_lanes].to(c),
+                tensors[f"hidden.{k}"][self.my_lanes].to(h, copy=True),
+                tensors[f"cell.{k}"][self.my_lanes].to(c, copy=True),
             )
             for k, (h, c) in enumerate(position.states)
         ]
+        tensors.clear()  # all was copied, and would take memory as long as training

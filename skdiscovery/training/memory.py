@@ -71,15 +71,20 @@ def bytes_of_training(model: ByteLanguageModel) -> int:
 def bytes_per_lane(model: ByteLanguageModel, dtype: torch.dtype, seq_length: int) -> int:
     """Estimate the bytes that one lane's sequence takes in a step, at its peak.
 
-    All layers keep gates (4H), hidden state, ``Wmh h``, cell and output; those above the first,
-    their projected input too. The backward of one layer at a time has nearly as much again, and
-    the head has the logits, their softmax, and their gradient.
+    All layers keep gates (4H), hidden state, ``Wmh h`` and cell, and with dropout its output and
+    mask; those above the first, their projected input, what ``Wmx`` makes of it and the sum below,
+    too. Then either the head has the logits, their softmax, and their gradient, or one layer its
+    backward: the gradients of all these, and what they are products with.
     """
     hidden, n_layers = model.architecture.hidden_size, model.architecture.n_layers
     narrow, wide = dtype.itemsize, model.embedding.element_size()
-    kept = n_layers * (6 * narrow + 3 * wide) + (n_layers - 1) * (5 * narrow + wide)
-    backward = 5 * narrow + 3 * wide
-    return seq_length * (hidden * (kept + backward) + 3 * N_SYMBOLS * wide)
+    is_multiplicative = model.architecture.cell == "mlstm"
+    of_a_layer = (5 + is_multiplicative) * narrow + wide
+    of_dropout = 2 * narrow if model.dropout.p else 0
+    of_an_input = (5 + is_multiplicative) * narrow
+    kept = n_layers * (of_a_layer + of_dropout) + (n_layers - 1) * of_an_input
+    backward = (6 + 5 * is_multiplicative) * narrow + wide  # of plain torch, which takes most
+    return seq_length * (hidden * kept + max(hidden * backward, 3 * N_SYMBOLS * wide))
 
 
 def free_memory(device: torch.device) -> int:

@@ -16,7 +16,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     # Those that need a closure, sparse gradients, or are abstract or for matrices only.
     and cls.__name__ not in ("LBFGS", "Muon", "Optimizer", "SparseAdam")
 }
-_WITH_FUSED_UPDATE = ("adam", "adamw", "sgd", "adagrad")
+_WITH_FUSED_UPDATE = ("adam", "adamw", "sgd")  # Adagrad's: on a CPU only
 
 
 @dataclass(frozen=True)

@@ -77,5 +77,10 @@ class Trainer:
             _, index, name = key.split(".", 2)
             optimizer["state"].setdefault(int(index), {})[name] = entry
         self.optimizer.load_state_dict(optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for key, entry in entries.items():  # torch gives them the parameters' dtype
+            _, index, name = key.split(".", 2)
+            state = self.optimizer.state[parameters[int(index)]]
+            state[name] = state[name].to(entry.dtype)
         self.n_steps, self.n_bytes = values["n_steps"], values["n_bytes"]
         self.history, self.validation_history = values["history"], values["validation_history"]

@@ -75,6 +75,11 @@ def test_batches_hold_every_document_once_longest_first(lengths, batch_bytes):
         assert sum(lengths[i] for i in batch) < batch_bytes + max(lengths) + 1
 
 
+def test_batches_of_short_documents_are_of_so_many_at_most():
+    batches = length_sorted_batches([3] * 1300, torch.device("cpu"))
+    assert [len(batch) for batch in batches] == [512, 512, 276]
+
+
 def test_a_long_document_does_not_multiply_the_memory_of_its_neighbours(model, make_documents):
     documents = make_documents([200_000] + [10] * 200)
     tracemalloc.start()

@@ -158,6 +158,49 @@ def test_where_the_best_is_kept_is_said_if_it_is_not_the_last(tmp_path, caplog):
     assert best.config_["bits_per_byte"] == bits.min()
 
 
+def test_a_best_one_that_was_lost_in_writing_is_found_again(tmp_path, monkeypatch):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    small(unbroken, max_steps=14).fit(TEXTS)
+    copy, calls = shutil.copyfile, []
+
+    def fail_the_second_time(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KilledError
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", fail_the_second_time)
+        with pytest.raises(KilledError):
+            small(broken, max_steps=14).fit(TEXTS)
+    small(broken, max_steps=14).fit(TEXTS)
+
+    first, second = (
+        ByteMLSTMLanguageModel.from_pretrained(folder / "best.safetensors")
+        for folder in (unbroken, broken)
+    )
+    assert first.n_steps_ == 14
+    assert_same_weights(second, first)
+
+
+def test_a_run_from_a_fitted_model_has_a_best_one_of_its_own(tmp_path):
+    model = small(warm_start=True).fit(TEXTS)
+    model.set_params(checkpoint_dir=tmp_path, learning_rate=1e-6, max_steps=7)
+    model.fit(TEXTS, X_val=["Quite unlike what was there before: 12345!"])
+    validations = model.validation_history_.bits_per_byte
+    assert validations.iloc[-1] > validations.iloc[:-1].min()
+    best = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "best.safetensors")
+    assert best.config_["bits_per_byte"] == validations.iloc[-1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nadam", "asgd"])
+def test_optimizers_go_on_in_double_precision(tmp_path, optimizer):
+    params = {"optimizer": optimizer, "precision": "float64", "schedule": "constant"}
+    unbroken = small(**params, max_steps=20).fit(TEXTS)
+    small(tmp_path, **params, max_steps=7).fit(TEXTS)
+    assert_same_weights(small(tmp_path, **params, max_steps=20).fit(TEXTS), unbroken)
+
+
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, monkeypatch, caplog):
     fit_until(50, small(tmp_path), monkeypatch)
     newest, before = sorted(tmp_path.glob("step-*"))[:-3:-1]
@@ -198,7 +241,7 @@ def test_checkpoints_that_are_all_damaged_do_not_pass_for_none(tmp_path, monkeyp
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_saved(small_disk, tmp_path):
-    folder = small_disk(131_072)  # room for two, and no third
+    folder = small_disk(143_360)  # room for two, and no third
     model = small(folder)
     with pytest.raises(OSError, match=r"(?i)no space left"):
         model.fit(TEXTS)

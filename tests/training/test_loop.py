@@ -230,6 +230,23 @@ def test_a_run_that_was_better_before_its_end_says_so(losses, caplog):
     assert (said in caplog.text) == (losses[-1] > losses[1])
 
 
+def test_a_run_is_not_compared_with_those_before_it(caplog):
+    trainer = run(make_trainer(), make_lanes(), 2, validate=lambda: 1.0)
+    run(trainer, make_lanes(), 2, validate=lambda: 2.0)
+    run(trainer, make_lanes(), 2)
+    assert "validation ends with" not in caplog.text
+
+
+def test_states_that_are_carried_on_keep_no_others_in_memory():
+    trainer, lanes = make_trainer(), make_lanes()
+    batch = next(iter(lanes.epoch((0, 1), 0, slice(0, lanes.batch_size))))
+    before = trainer.model.zero_state(lanes.batch_size, trainer.plan.dtype)
+    _, after = loop._StreamLoss(trainer.model)(batch.to(trainer.device, trainer.plan.dtype), before)
+    for layer in after:
+        for state in layer:
+            assert state.untyped_storage().nbytes() == state.nbytes
+
+
 @pytest.mark.parametrize("step", [1, 2, 15])
 def test_an_interrupt_ends_the_run_after_the_last_whole_step(step, caplog):
     trainer = make_trainer()
