@@ -91,8 +91,12 @@ class CheckpointFolder:
             "sha256": _hash(snapshot),
         }
         header["sha256_of_header"] = _hash_of_header(header)
-        with whole_file(self.folder / f"step-{step:012d}.safetensors") as temporary:
-            save_file(snapshot.tensors, temporary, metadata=header)
+        path = self.folder / f"step-{step:012d}.safetensors"
+        with whole_file(path) as temporary:
+            try:
+                save_file(snapshot.tensors, temporary, metadata=header)
+            except SafetensorError as error:  # as of a full disk
+                raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
             if is_best:  # there before the step is: a run that is killed between comes here again
                 with whole_file(self.folder / BEST) as best:
                     shutil.copyfile(temporary, best)

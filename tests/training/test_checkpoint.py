@@ -241,7 +241,7 @@ def test_checkpoints_that_are_all_damaged_do_not_pass_for_none(tmp_path, monkeyp
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_saved(small_disk, tmp_path):
-    folder = small_disk(143_360)  # room for two, and no third
+    folder = small_disk(180_224)  # room for two, and no third
     model = small(folder)
     with pytest.raises(OSError, match=r"(?i)no space left"):
         model.fit(TEXTS)
