@@ -10,6 +10,8 @@ from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
+
 # How the names of hidden folders end that a killed process may leave.
 UNFINISHED = ".part"
 
@@ -19,7 +21,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to; rename it to ``path`` once all is written and on disk.
 
     If the block raises, ``path`` is as before and there is no temporary file. If the process is
-    killed, a hidden folder beside it stays: see :func:`remove_unfinished`.
+    killed, a hidden folder beside it stays: see :func:`remove_unfinished`. That safetensors could
+    not write, as to a full disk, is an OSError like any other's.
     """
     path = Path(path)
     # In a folder of its own, for what writes the file may do so by way of another.
@@ -29,7 +32,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         # What a new file's permissions are; a process's umask can be asked for only by setting it,
         # under the eyes of other threads.
         mode = S_IMODE(temporary.stat().st_mode)
-        yield temporary
+        try:
+            yield temporary
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
         temporary.chmod(mode)
         with open(temporary, "rb+") as file:  # Windows flushes only what is open for writing
             os.fsync(file)

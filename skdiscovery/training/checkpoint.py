@@ -93,10 +93,7 @@ class CheckpointFolder:
         header["sha256_of_header"] = _hash_of_header(header)
         path = self.folder / f"step-{step:012d}.safetensors"
         with whole_file(path) as temporary:
-            try:
-                save_file(snapshot.tensors, temporary, metadata=header)
-            except SafetensorError as error:  # as of a full disk
-                raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
+            save_file(snapshot.tensors, temporary, metadata=header)
             if is_best:  # there before the step is: a run that is killed between comes here again
                 with whole_file(self.folder / BEST) as best:
                     shutil.copyfile(temporary, best)

@@ -162,6 +162,18 @@ def test_a_configuration_that_could_not_be_read_is_not_written(path, lie):
     assert path.read_bytes() == before
 
 
+def test_a_full_disk_leaves_what_was_there(small_disk):
+    path = small_disk(40_960) / "model.safetensors"
+    path.write_bytes(b"old")
+    config = CONFIG | {"hidden_size": 64}
+    with pytest.raises(
+        OSError, match=r"(?i)model.safetensors.* cannot be written: .*no space left"
+    ):
+        write_model(path, random_weights(config), config)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == [path.name]
+
+
 @pytest.mark.parametrize("dtype", ["int4", "bool", "float33"])
 def test_other_types_are_not_written(tmp_path, dtype):
     with pytest.raises(ValueError, match=r"dtype.*float32.*float16.*int8"):
