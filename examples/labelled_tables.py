@@ -86,11 +86,11 @@ def read_table(path: Path, text_key: str, delimiter: str | None) -> pd.DataFrame
 
 def read_labels(labels: pd.Series) -> pd.Series:
     """Return labels as numbers if all read as such; NaN where one is missing."""
-    known = [np.nan if is_missing(label) else label for label in labels]
+    known = pd.Series([np.nan if is_missing(label) else label for label in labels])
     try:
-        return pd.to_numeric(pd.Series(known))
+        return pd.to_numeric(known)
     except (TypeError, ValueError):
-        return pd.Series(known)
+        return known
 
 
 def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:

@@ -64,7 +64,7 @@ from reproduce_measures import (
     log,
     measure,
 )
-from sentiment_transfer import HelpFormatter, made, neuron_names
+from sentiment_transfer import PRECISIONS, HelpFormatter, made, neuron_names
 
 from skdiscovery import MLSTMFeaturizer, NeuronHistogramDisplay, NeuronWeightsDisplay
 
@@ -307,8 +307,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--language-model", default="default", help="name of a model, or a file")
     add("--n-train", type=int, help="train (and validate, in IMDB) on the first so many texts only")
     add("--n-test", type=int, help="test on the first so many texts only")
-    precisions = ("auto", "float64", "float32", "bfloat16", "int8")
-    add("--precision", choices=precisions, default="auto", help="of the features")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the features")
     add("--n-jobs", type=int, default=-1, help="regressions at a time; -1 is one per processor")
     add("--cache", type=Path, default=Path("runs/reproduce/cache"), help="folder of the features")
     add("--output", type=Path, default=Path("runs/reproduce"), help="folder of what comes of it")

@@ -46,6 +46,7 @@ from skdiscovery.ops.runtime import resolve_device, resolve_precision
 
 N_PLOTTED = 10
 N_PRINTED = 5
+PRECISIONS = ("auto", "float64", "float32", "bfloat16", "int8")
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
 The flags of sentiment-discovery's sentiment_transfer.py, and what they are here:
@@ -368,8 +369,7 @@ def make_parser() -> argparse.ArgumentParser:
     baselines = argparse.BooleanOptionalAction
     add("--baselines", action=baselines, default=True, help="compare with majority and tf-idf")
     add("--device", default="auto", help="a torch device")
-    precisions = ("auto", "float64", "float32", "bfloat16", "int8")
-    add("--precision", choices=precisions, default="auto", help="of the model; int8 on a CPU only")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the model; int8 on a CPU only")
     add("--seed", type=int, default=0, help="of --split, and of the order of the solver's steps")
     return parser
 

@@ -510,7 +510,6 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             encoding.check_scorable(validation)
             validate = partial(encoding.nats_per_byte, trainer.model, validation, plan.dtype)
         job = (plan, corpus)
-        n_before = trainer.n_steps
         device = resolve_device(self.device)
         with complete(group, self.n_devices, device, plan.batch_size, job) as group:
             trainer.plan, trainer.has_begun = plan, False
@@ -522,10 +521,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
                 )
             finally:
                 if trainer.has_begun:
-                    self._keep(trainer, n_before, goes_on)
+                    self._keep(trainer, goes_on)
 
-    def _keep(self, trainer: Trainer, n_before: int, goes_on: bool) -> None:
-        """Be fitted with what the trainer has, after ``n_before`` steps before this run."""
+    def _keep(self, trainer: Trainer, goes_on: bool) -> None:
+        """Be fitted with what the trainer has."""
         config = {
             **asdict(self._architecture()),
             "preprocessor": self.preprocessor,
@@ -534,9 +533,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         }
         if goes_on and "pooling" in self.config_:
             config["pooling"] = self.config_["pooling"]
-        for row in trainer.validation_history[-1:]:
-            if row["step"] > n_before:
-                config["bits_per_byte"] = row["bits_per_byte"]
+        if validations := trainer.validations_of_run():
+            config["bits_per_byte"] = validations[-1]["bits_per_byte"]
         self._set_fitted(
             folded_weights(trainer.model), config, trainer.history, trainer.validation_history
         )

@@ -71,9 +71,9 @@ def length_sorted_batches(
 
     None is what suits the device. A batch has no more documents than suit it, either.
     """
-    most = MAX_DOCUMENTS.get(device.type, MAX_DOCUMENTS["cpu"])
+    most = _what_suits(device, MAX_DOCUMENTS)
     if batch_bytes is None:
-        batch_bytes = BATCH_BYTES.get(device.type, BATCH_BYTES["cpu"])
+        batch_bytes = _what_suits(device, BATCH_BYTES)
     order = np.argsort(lengths, kind="stable")[::-1]
     batch_of = (np.cumsum(np.asarray(lengths)[order]) - 1) // batch_bytes
     edges = np.flatnonzero(np.diff(batch_of)) + 1
@@ -96,7 +96,7 @@ def read(
     n_steps = int(lengths.max(initial=0))
     device = model.embedding.device
     if max_state_bytes is None:
-        max_state_bytes = MAX_STATE_BYTES.get(device.type, MAX_STATE_BYTES["cpu"])
+        max_state_bytes = _what_suits(device, MAX_STATE_BYTES)
     states = model.zero_state(len(documents), dtype)
     row_bytes = model.architecture.hidden_size * states[0][1].element_size()
     model.eval()
@@ -116,3 +116,7 @@ def read(
         last = slice(-batch_sizes[-1], None)
         states = [(h[last], c[last]) for h, c in traces]
         start = stop
+
+
+def _what_suits(device: torch.device, limits: dict[str, int]) -> int:
+    return limits.get(device.type, limits["cpu"])

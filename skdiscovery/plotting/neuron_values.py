@@ -99,9 +99,8 @@ def _sentiment_neuron(pipeline: Pipeline, featurizer: Any) -> tuple[int, int]:
     (columns,) = np.nonzero(featurizer.get_feature_names_out() == chosen)
     if not len(columns):
         raise ValueError(
-            "A step between the featurizer and the classifier does not tell which feature is "
-            f"which, or makes new ones ({chosen!r} is what the classifier relies on most), so its "
-            "choice names no neuron. Give neuron=."
+            "A step between the featurizer and the classifier makes new features, or does not tell "
+            "which is which, so the classifier's choice names no neuron. Give neuron=."
         )
     return int(featurizer.feature_neurons_[columns[0]]), int(classifier.neuron_sign_)
 

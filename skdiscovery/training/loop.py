@@ -15,7 +15,7 @@ from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals, has_narrow_products
 from skdiscovery.training.checkpoint import BEST, CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
-from skdiscovery.training.history import LOG_EVERY, Log, Row, in_both_units
+from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
 from skdiscovery.training.interrupt import noted_interrupt
 from skdiscovery.training.lanes import NOT_A_TARGET, Batch, Lanes
 from skdiscovery.training.memory import lanes_at_once
@@ -135,6 +135,7 @@ class _Run:
             self.loss_of = DistributedDataParallel(self.loss_of)
         if resume_from is not None:
             self._restore(resume_from)
+        trainer.n_steps_before = trainer.n_steps - position.step
         schedule = make_schedule(
             trainer.optimizer,
             self.plan.optimization,
@@ -284,7 +285,7 @@ class _Run:
         if self.validate is not None and self.group.is_first:
             loss = self.validate()
         loss = self.group.from_first(loss)
-        is_best = all(loss < before["loss"] for before in self._validations())
+        is_best = all(loss < before["loss"] for before in trainer.validations_of_run())
         trainer.validation_history.append(
             {
                 "step": trainer.n_steps,
@@ -295,14 +296,9 @@ class _Run:
         )
         return is_best
 
-    def _validations(self) -> list[Row]:
-        """Return the validations of this run, without those of fits before it."""
-        n_before = self.trainer.n_steps - self.position.step
-        return [row for row in self.trainer.validation_history if row["step"] > n_before]
-
     def _say_if_it_was_better(self) -> None:
         """Warn if held-out text says that an earlier model was better than the last."""
-        validations = self._validations()
+        validations = self.trainer.validations_of_run()
         if not validations or not self.group.is_first:
             return
         best, last = min(validations, key=lambda row: row["loss"]), validations[-1]

@@ -30,6 +30,8 @@ class Trainer:
         A row per logged step, and per validation.
     has_begun : bool
         Whether a run has started to train the model.
+    n_steps_before : int
+        Updates made before that run: one that is resumed counts from its own start.
     """
 
     def __init__(self, plan: TrainingPlan, model: ByteLanguageModel):
@@ -40,6 +42,7 @@ class Trainer:
         self.history: list[Row] = []
         self.validation_history: list[Row] = []
         self.has_begun = False
+        self.n_steps_before = 0
         self.optimizer = make_optimizer(model, plan.optimization)
         self.device = model.embedding.device
 
@@ -47,6 +50,10 @@ class Trainer:
         """Return whether the model and the optimizer are such as a plan on a device asks for."""
         is_there = torch.empty(0, device=device).device == self.device  # "cuda" is one of them
         return is_there and plan.build == self.plan.build
+
+    def validations_of_run(self) -> list[Row]:
+        """Return the rows of the validation history that are not of a run before the last one."""
+        return [row for row in self.validation_history if row["step"] > self.n_steps_before]
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return weights, optimizer and histories, as tensors and JSON-able values."""
@@ -78,9 +85,8 @@ class Trainer:
             optimizer["state"].setdefault(int(index), {})[name] = entry
         self.optimizer.load_state_dict(optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for key, entry in entries.items():  # torch gives them the parameters' dtype
-            _, index, name = key.split(".", 2)
-            state = self.optimizer.state[parameters[int(index)]]
-            state[name] = state[name].to(entry.dtype)
+        for index, saved in optimizer["state"].items():  # torch gives them the parameters' dtype
+            state = self.optimizer.state[parameters[index]]
+            state |= {n: state[n].to(t.dtype) for n, t in saved.items() if isinstance(t, Tensor)}
         self.n_steps, self.n_bytes = values["n_steps"], values["n_bytes"]
         self.history, self.validation_history = values["history"], values["validation_history"]
