@@ -57,12 +57,15 @@ class Group:
         Which one this is.
     size : int, default=1
         How many there are.
+    local_size : int, default=1
+        How many of them are on this machine.
     channel : ProcessGroup, default=None
         What they talk through on CPUs; gradients go through the default process group.
     """
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
     channel: dist.ProcessGroup | None = None
 
     @property
@@ -334,4 +337,6 @@ def _initialise(device: torch.device, **how: Any) -> None:
 def _group() -> Group:
     """Return this process's place in the process group that there is."""
     channel = dist.new_group(backend="gloo", timeout=_TIMEOUT)
-    return Group(dist.get_rank(), dist.get_world_size(), channel)
+    size = dist.get_world_size()
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size)) if n_launched() else size
+    return Group(dist.get_rank(), size, local_size, channel)

@@ -120,7 +120,7 @@ class _Run:
         self.my_lanes = group.share_of(lanes.batch_size)
         self.n_lanes = self.my_lanes.stop - self.my_lanes.start
         self.at_once = lanes_at_once(
-            trainer.model, self.plan.dtype, self.n_lanes, lanes.seq_length, group.size
+            trainer.model, self.plan.dtype, self.n_lanes, lanes.seq_length, group.local_size
         )
         self.position = _Position(trainer.model.zero_state(self.n_lanes, self.plan.dtype))
         self.loss_of: nn.Module = _StreamLoss(trainer.model)
@@ -166,7 +166,7 @@ class _Run:
                     if is_due or stops or position.step % LOG_EVERY == 0:
                         self._add_to_history(log, learning_rate, grad_norm)
                     if is_due or stops:
-                        self._save(is_best=not stops and self._validate())
+                        self._save(is_best=is_due and self._validate())
                         log.start_row()
                     if stops:
                         raise KeyboardInterrupt

@@ -1,8 +1,8 @@
 """How much memory a training step takes, before it is taken."""
 
 import logging
+import math
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -14,6 +14,9 @@ logger = logging.getLogger("skdiscovery")
 
 USABLE_SHARE = 0.9
 """Of the free memory: the rest is for what an estimate forgets, and for fragmentation."""
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where a container on Linux sees its limits, and what it has of them."""
 
 
 def lanes_at_once(
@@ -30,7 +33,7 @@ def lanes_at_once(
     n_lanes, seq_length : int
         Size of a batch.
     n_ranks : int, default=1
-        Among how many processes a CPU's memory is shared.
+        Among how many processes of this machine a CPU's memory is shared.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def lanes_at_once(
     device = model.embedding.device
     free = free_memory(device) * USABLE_SHARE / (n_ranks if device.type == "cpu" else 1)
     fixed, per_lane = bytes_of_training(model), bytes_per_lane(model, dtype, seq_length)
-    n_fitting = int((free - fixed) // per_lane)
+    n_fitting = (free - fixed) / per_lane
     if n_fitting >= n_lanes:
         return n_lanes
     if n_fitting < 1:
@@ -51,7 +54,7 @@ def lanes_at_once(
             f"(now {sizes.hidden_size}), n_layers (now {sizes.n_layers}) or seq_length (now "
             f"{seq_length})."
         )
-    n_passes = -(-n_lanes // n_fitting)
+    n_passes = -(-n_lanes // int(n_fitting))
     logger.warning(
         "a batch of %d lanes needs about %s, and %s has %s: it goes through the model in %d parts",
         n_lanes, _gb(fixed + n_lanes * per_lane), device, _gb(free), n_passes,
@@ -87,11 +90,15 @@ def bytes_per_lane(model: ByteLanguageModel, dtype: torch.dtype, seq_length: int
     return seq_length * (hidden * kept + max(hidden * backward, 3 * N_SYMBOLS * wide))
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that a device has left; where that cannot be known, more than any has."""
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that a device has left; infinite where that cannot be known."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
+    return min(_left_on_machine(), _left_in_container())
+
+
+def _left_on_machine() -> float:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():  # Linux: what programs can have without swapping
         for line in meminfo.read_text().splitlines():
@@ -100,7 +107,21 @@ def free_memory(device: torch.device) -> int:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # as on Windows
-        return sys.maxsize
+        return math.inf
+
+
+def _left_in_container() -> float:
+    try:
+        limit, used, statistics = (
+            (CONTROL_GROUP / f"memory.{name}").read_text() for name in ("max", "current", "stat")
+        )
+    except OSError:  # there is no container, or none of version 2
+        return math.inf
+    if limit.strip() == "max":
+        return math.inf
+    entries = dict(line.split() for line in statistics.splitlines())
+    # Of what counts as used, the pages of files that nobody has read lately go first.
+    return int(limit) - int(used) + int(entries["inactive_file"])
 
 
 def _gb(n_bytes: float) -> str:

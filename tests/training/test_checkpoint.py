@@ -390,20 +390,21 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
     assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
 
 
-def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, ctrl_c):
+@pytest.mark.parametrize("step", [12, 14], ids=["between_validations", "at_a_validation"])
+def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(step, tmp_path, monkeypatch, ctrl_c):
     make_step = _Run._step
 
-    def step(run, batch):
-        if run.position.step == 11:
+    def interrupted(run, batch):
+        if run.position.step == step - 1:
             ctrl_c()
         return make_step(run, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_step", step)
-        interrupted = small(tmp_path).fit(TEXTS)
+        patch.setattr(_Run, "_step", interrupted)
+        model = small(tmp_path).fit(TEXTS)
 
-    assert interrupted.n_steps_ == 12
-    assert sorted(tmp_path.glob("step-*"))[-1].name == "step-000000000012.safetensors"
+    assert model.n_steps_ == step
+    assert sorted(tmp_path.glob("step-*"))[-1].name == f"step-{step:012}.safetensors"
     resumed, unbroken = small(tmp_path).fit(TEXTS), small().fit(TEXTS)
     assert_same_weights(resumed, unbroken)
     assert resumed.validation_history_.equals(unbroken.validation_history_)

@@ -45,8 +45,11 @@ SCRIPT = textwrap.dedent(
     texts = {TEXTS}
     print("ready", flush=True)
     model = ByteMLSTMLanguageModel(**params).fit(texts)
-    import os
+    import os, torch
+    from skdiscovery.training.distribution import join_launched, n_launched
     model.save_pretrained(sys.argv[1] + os.environ.get("RANK", ""))
+    if n_launched():
+        print(f"ranks here: {{join_launched(torch.device('cpu'))[0].local_size}}")
     """
 )
 
@@ -274,6 +277,7 @@ def test_the_ranks_of_torchrun_are_joined_and_all_end_fitted(tmp_path, one_rank)
     process = start_script(tmp_path, [], *launcher, validation_fraction=0.1)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    assert output.count("ranks here: 2") == 2
     for rank in (0, 1):
         assert_close(saved(tmp_path, rank), one_rank)
 
@@ -287,6 +291,7 @@ def test_two_machines_of_torchrun_are_joined(tmp_path, one_rank):
     machines = [start_script(tmp_path, [], *launcher, validation_fraction=0.1) for _ in range(2)]
     outputs = [machine.communicate(timeout=300)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], outputs
+    assert all("ranks here: 1" in output for output in outputs)
     for rank in (0, 1):
         assert_close(saved(tmp_path, rank), one_rank)
 

@@ -113,7 +113,36 @@ def test_free_memory_of_the_cpu_is_plausible():
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
 
 
+@pytest.fixture
+def container(monkeypatch, tmp_path):
+    """Return a function that sets what a container may have, has, and could give back."""
+
+    def limit(maximum, current, inactive_file):
+        (tmp_path / "memory.max").write_text(f"{maximum}\n")
+        (tmp_path / "memory.current").write_text(f"{current}\n")
+        (tmp_path / "memory.stat").write_text(f"anon 17\ninactive_file {inactive_file}\nslab 4\n")
+        monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+
+    return limit
+
+
+def test_a_container_has_what_its_limit_leaves(container):
+    container(2**20, 1000, 200)
+    assert free_memory(torch.device("cpu")) == 2**20 - 800
+
+
+def test_a_container_without_a_limit_has_what_the_machine_has(container):
+    container("max", 1000, 200)
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+def test_a_limit_beyond_the_machine_is_none(container):
+    container(2**60, 1000, 200)
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
 def test_where_free_memory_cannot_be_known_there_is_enough(monkeypatch):
+    monkeypatch.setattr(memory, "CONTROL_GROUP", Path("/there/is/none"))
     monkeypatch.setattr(Path, "exists", lambda path: False)
     monkeypatch.delattr(os, "sysconf")  # as on Windows
     assert lanes_at_once(make_model(), torch.float32, 1024, 4096, n_ranks=8) == 1024
