@@ -127,11 +127,11 @@ def leaves(given: Operands) -> list[torch.Tensor]:
     return [t.requires_grad_() for name, t in named if t is not None and name in DIFFERENTIABLE]
 
 
-def gradients(given: Operands, *, weight=1.0) -> list[torch.Tensor]:
+def gradients(given: Operands, *, weight=1.0, backend=None) -> list[torch.Tensor]:
     """Return the gradients of a loss that weighs each element of h and of c differently."""
     given = given.map(lambda t: t.detach().clone(memory_format=torch.preserve_format))
     inputs = leaves(given)
-    h, c, _ = mlstm(*given)
+    h, c, _ = ops.mlstm(*given, backend=backend or Backend.name)
     ramp = torch.linspace(-1, 1, h.numel(), dtype=torch.float64).view(h.shape)
     loss = weight * ((h.double() * ramp).sum() + (c.double() * ramp.flip(0)).sum())
     return list(torch.autograd.grad(loss, inputs))
@@ -182,6 +182,14 @@ def test_forward_is_the_plain_loop(cell, form, masked, sizes, dtype, tolerance):
 def test_float32_gradients_are_those_of_float64(cell, form, masked, sizes):
     given = operands(*sizes, cell=cell, form=form, masked=masked).to(torch.float32)
     assert_same(gradients(given), gradients(given.to(torch.float64)), 1e-5)
+
+
+@every_case
+def test_gradients_over_many_rows_are_those_of_plain_torch(cell, form, masked):
+    given = operands(
+        61, 67, 21, cell=cell, form=form, masked=masked
+    )  # more than are summed at once
+    assert_same(gradients(given), gradients(given, backend="torch"), 1e-12)
 
 
 @pytest.fixture

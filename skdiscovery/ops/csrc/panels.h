@@ -85,12 +85,12 @@ class Panels {
     });
   }
 
-  // out = rows . matrix
-  void multiply(const Row* rows, int64_t n_rows, Sum* out) const {
+  // out = rows . matrix, or with `add`, out += rows . matrix
+  void multiply(const Row* rows, int64_t n_rows, Sum* out, bool add = false) const {
     const int64_t n_multiplications = std::max<int64_t>(1, n_rows * panel_size_);
     const int64_t grain = std::max<int64_t>(1, kMultiplicationsPerThread / n_multiplications);
     torch::stable::parallel_for(0, n_panels_, grain, [&](int64_t panel, int64_t last) {
-      for (; panel < last; ++panel) multiply_panel(rows, n_rows, panel, out);
+      for (; panel < last; ++panel) multiply_panel(rows, n_rows, panel, out, add);
     });
   }
 
@@ -105,30 +105,37 @@ class Panels {
     return std::min<int64_t>(kColumns, n_columns_ - panel * kColumns);
   }
 
-  void multiply_panel(const Row* rows, int64_t n_rows, int64_t panel, Sum* out) const {
+  void multiply_panel(const Row* rows, int64_t n_rows, int64_t panel, Sum* out, bool add) const {
     int64_t row = 0;
-    for (; row + kRows <= n_rows; row += kRows) multiply_rows<kRows>(rows, row, panel, out);
-    multiply_last<kRows - 1>(rows, row, n_rows - row, panel, out);
+    for (; row + kRows <= n_rows; row += kRows) multiply_rows<kRows>(rows, row, panel, out, add);
+    multiply_last<kRows - 1>(rows, row, n_rows - row, panel, out, add);
   }
 
   template <int n>
-  void multiply_last(const Row* rows, int64_t row, int64_t n_left, int64_t panel, Sum* out) const {
+  void multiply_last(const Row* rows, int64_t row, int64_t n_left, int64_t panel, Sum* out,
+                     bool add) const {
     if constexpr (n > 0) {
       if (n_left == n) {
-        multiply_rows<n>(rows, row, panel, out);
+        multiply_rows<n>(rows, row, panel, out, add);
       } else {
-        multiply_last<n - 1>(rows, row, n_left, panel, out);
+        multiply_last<n - 1>(rows, row, n_left, panel, out, add);
       }
     }
   }
 
   template <int n>
-  void multiply_rows(const Row* rows, int64_t row, int64_t panel, Sum* out) const {
+  void multiply_rows(const Row* rows, int64_t row, int64_t panel, Sum* out, bool add) const {
     const Weight* packed = reinterpret_cast<const Weight*>(lines_.data()) + panel * panel_size_;
     alignas(Line) Sum sums[n][kColumns];
     Tile::template multiply<n>(rows + row * k_, k_, packed, sums);
+    const int64_t n_sums = columns_of(panel);
     for (int i = 0; i < n; ++i) {
-      std::copy_n(sums[i], columns_of(panel), out + (row + i) * n_columns_ + panel * kColumns);
+      Sum* to = out + (row + i) * n_columns_ + panel * kColumns;
+      if (add) {
+        for (int64_t column = 0; column < n_sums; ++column) to[column] += sums[i][column];
+      } else {
+        std::copy_n(sums[i], n_sums, to);
+      }
     }
   }
 

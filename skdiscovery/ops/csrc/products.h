@@ -117,17 +117,32 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   }
 }
 
-// For how many rows, at most, panels are faster than BLAS: measured for 8 to 128 of them.
+// Whether BLAS leaves half of each vector unused: torch's, MKL, has no AVX-512 for AMD's
+// processors.
+inline bool blas_is_narrow() {
 #if defined(__AVX512F__)
-constexpr int kMostRowsByPanels = 64;
-#elif defined(__AVX2__)
-constexpr int kMostRowsByPanels = std::numeric_limits<int>::max();
+  return __builtin_cpu_is("amd");
 #else
-constexpr int kMostRowsByPanels = 0;
+  return false;
 #endif
+}
+
+// For how many rows, at most, panels are faster than BLAS: measured for 8 to 128 of them, and 512
+// where it is narrow.
+inline int most_rows_by_panels() {
+#if defined(__AVX512F__)
+  if (!blas_is_narrow()) return 64;
+#endif
+  return std::numeric_limits<int>::max();
+}
 
 template <typename T>
-constexpr bool kHasPanels = std::is_floating_point_v<T> && kMostRowsByPanels > 0;
+constexpr bool kHasPanels =
+#if defined(__AVX2__)
+    std::is_floating_point_v<T>;
+#else
+    false;
+#endif
 
 // One side of many products, rows . w or rows . w^T, for a matrix w of shape (w_rows, w_columns) or
 // null.
@@ -157,7 +172,7 @@ class Factor<T, true> : public Factor<T, false> {
          int64_t n_products)
       : Factor<T, false>(w, w_rows, w_columns, side, most_rows, least_rows, n_products) {
     const bool too_few = most_rows < 2 || n_products < kProductsPerPacking;
-    if (w == nullptr || too_few || least_rows > kMostRowsByPanels) return;
+    if (w == nullptr || too_few || least_rows > most_rows_by_panels()) return;
     if (side == Side::plain) {
       panels_.emplace(w, w_rows, w_columns, w_columns, 1);
     } else {
@@ -166,7 +181,7 @@ class Factor<T, true> : public Factor<T, false> {
   }
 
   void multiply(const T* rows, int n_rows, T* out) const {
-    if (panels_.has_value() && n_rows <= kMostRowsByPanels) {
+    if (panels_.has_value() && n_rows <= most_rows_by_panels()) {
       panels_->multiply(rows, n_rows, out);
     } else {
       Factor<T, false>::multiply(rows, n_rows, out);
@@ -179,10 +194,52 @@ class Factor<T, true> : public Factor<T, false> {
   std::optional<Panels<RealTile<T>>> panels_;
 };
 
+// out = rows^T, for a matrix of n_rows and n_columns.
+template <typename T>
+void transpose(const T* rows, int64_t n_rows, int64_t n_columns, T* out) {
+  constexpr int64_t kBlock = 64 / sizeof(T);  // a line of the cache
+  const int64_t n_blocks = (n_columns + kBlock - 1) / kBlock;
+  torch::stable::parallel_for(0, n_blocks, 1, [=](int64_t block, int64_t last) {
+    for (; block < last; ++block) {
+      const int64_t end = std::min(n_columns, (block + 1) * kBlock);
+      for (int64_t row = 0; row < n_rows; ++row) {
+        for (int64_t column = block * kBlock; column < end; ++column) {
+          out[column * n_rows + row] = rows[row * n_columns + column];
+        }
+      }
+    }
+  });
+}
+
+// Rows that are summed at a time: a panel of so many stays in the cache, and as they are no
+// multiple of a power of two, transposed rows do not all begin in the same places of it.
+constexpr int64_t kRowsAtOnce = 1840;
+
+// sum_outer_products, below.
+template <typename T>
+void sum_by_panels(const T* a, int64_t a_columns, const T* b, int64_t b_columns, int64_t n_rows,
+                   bool fresh, T* sum) {
+  std::vector<T> a_transposed(a_columns * std::min(n_rows, kRowsAtOnce));
+  int64_t first = 0;
+  do {
+    const int64_t n = std::min(kRowsAtOnce, n_rows - first);
+    transpose(a + first * a_columns, n, a_columns, a_transposed.data());
+    const Panels<RealTile<T>> panels(b + first * b_columns, n, b_columns, b_columns, 1);
+    panels.multiply(a_transposed.data(), a_columns, sum, !fresh || first > 0);
+    first += n;
+  } while (first < n_rows);
+}
+
 // sum += a^T . b over n_rows rows; with `fresh`, sum = a^T . b.
 template <typename T>
 void sum_outer_products(const T* a, int a_columns, const T* b, int b_columns, int n_rows,
                         bool fresh, T* sum) {
+  if constexpr (kHasPanels<T>) {
+    if (blas_is_narrow()) {
+      sum_by_panels(a, a_columns, b, b_columns, n_rows, fresh, sum);
+      return;
+    }
+  }
   gemm(Side::plain, Side::transposed, b_columns, a_columns, n_rows, b, b_columns, a, a_columns,
        fresh ? 0 : 1, sum, b_columns);
 }
