@@ -98,7 +98,8 @@ def test_a_row_of_zeros_stays_zero():
 @every_cell
 @every_form
 @pytest.mark.parametrize(
-    ("batch_sizes", "hidden"), [([1], 1), ([3, 3, 1], 5), ([1] * 9, 40), ([20] * 4 + [7], 65)]
+    ("batch_sizes", "hidden"),
+    [([1], 1), ([3, 3, 1], 5), ([1] * 9, 40), ([20] * 4 + [7], 65), ([33] * 3, 130)],
 )
 def test_is_the_plain_loop(backend, cell, form, batch_sizes, hidden):
     given = rounded(*operands(batch_sizes, hidden, cell=cell, form=form))

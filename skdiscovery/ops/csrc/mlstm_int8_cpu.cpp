@@ -45,7 +45,8 @@ float quantise(const float* row, int64_t n, Whole* quantised) {
   const float per_value = most > 0 ? 127 / most : 0;
 #pragma GCC ivdep
   for (int64_t k = 0; k < n; ++k) {
-    quantised[k] = static_cast<Whole>(static_cast<int32_t>(std::nearbyint(row[k] * per_value)));
+    quantised[k] =
+        static_cast<Whole>(static_cast<int32_t>(std::nearbyint(row[k] * per_value)) + kShift);
   }
   return most / 127;
 }
@@ -58,7 +59,7 @@ struct Matrix {
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
-      : state_(new_array<Whole>(like, {n * hidden + 1})),
+      : state_(new_array<Whole>(like, {n * hidden + 3})),
         scales_(new_array<float>(like, {n})),
         sums_(new_array<Sum>(like, {n, 4 * hidden})),
         m_(new_array<float>(like, {n, hidden})),

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace skdiscovery {
@@ -57,7 +58,8 @@ struct RealTile {
 
 // A matrix of k rows and n_columns columns, packed for a Tile: kDepth numbers of a column stand
 // side by side, then come those of the next column. The number in a row and a column of it is w[row
-// * row_step + column * column_step].
+// * row_step + column * column_step]; several of a column are taken from where they are side by
+// side.
 template <typename Tile>
 class Panels {
  public:
@@ -70,20 +72,19 @@ class Panels {
         n_columns_(n_columns),
         panel_size_((k + kDepth - 1) / kDepth * kDepth * kColumns),
         n_panels_((n_columns + kColumns - 1) / kColumns),
-        lines_((n_panels_ * panel_size_ * sizeof(Weight) + sizeof(Line) - 1) / sizeof(Line)) {
-    Weight* packed = reinterpret_cast<Weight*>(lines_.data());
+        lines_(new Line[n_panels_ * panel_size_ * sizeof(Weight) / sizeof(Line) + 1]),
+        starts_(n_panels_ * kColumns) {
+    Weight* packed = reinterpret_cast<Weight*>(lines_.get());
     torch::stable::parallel_for(0, n_panels_, 1, [&](int64_t panel, int64_t last) {
       for (; panel < last; ++panel) {
         const Weight* columns = w + panel * kColumns * column_step;
-        for (int64_t row = 0; row < k; ++row) {
-          Weight* to = packed + panel * panel_size_ + row / kDepth * kDepth * kColumns;
-          for (int64_t column = 0; column < columns_of(panel); ++column) {
-            to[column * kDepth + row % kDepth] = columns[row * row_step + column * column_step];
-          }
-        }
+        pack(columns, row_step, column_step, columns_of(panel), packed + panel * panel_size_);
       }
     });
   }
+
+  // Lets the sums of each column begin with a number of its own, instead of zero.
+  void start_at(const Sum* starts) { std::copy_n(starts, n_columns_, starts_.begin()); }
 
   // out = rows . matrix, or with `add`, out += rows . matrix
   void multiply(const Row* rows, int64_t n_rows, Sum* out, bool add = false) const {
@@ -103,6 +104,26 @@ class Panels {
 
   int64_t columns_of(int64_t panel) const {
     return std::min<int64_t>(kColumns, n_columns_ - panel * kColumns);
+  }
+
+  void pack(const Weight* columns, int64_t row_step, int64_t column_step, int64_t n,
+            Weight* to) const {
+    if (n < kColumns || k_ % kDepth > 0) std::fill_n(to, panel_size_, Weight(0));
+    constexpr int64_t kBlock = 512 / sizeof(Weight);  // a panel's rows that the cache has room for
+    for (int64_t first = 0; first < k_; first += kBlock) {
+      const int64_t last = std::min(k_, first + kBlock);
+      for (int64_t column = 0; column < n; ++column) {
+        const Weight* from = columns + column * column_step;
+        for (int64_t row = first; row < last; row += kDepth) {
+          Weight* group = to + row * kColumns + column * kDepth;
+          if (row + kDepth <= k_) {  // a known number is copied at once
+            std::copy_n(from + row * row_step, kDepth, group);
+          } else {
+            std::copy_n(from + row * row_step, k_ - row, group);
+          }
+        }
+      }
+    }
   }
 
   void multiply_panel(const Row* rows, int64_t n_rows, int64_t panel, Sum* out, bool add) const {
@@ -125,22 +146,22 @@ class Panels {
 
   template <int n>
   void multiply_rows(const Row* rows, int64_t row, int64_t panel, Sum* out, bool add) const {
-    const Weight* packed = reinterpret_cast<const Weight*>(lines_.data()) + panel * panel_size_;
+    const Weight* packed = reinterpret_cast<const Weight*>(lines_.get()) + panel * panel_size_;
     alignas(Line) Sum sums[n][kColumns];
     Tile::template multiply<n>(rows + row * k_, k_, packed, sums);
     const int64_t n_sums = columns_of(panel);
+    const Sum* starts = starts_.data() + panel * kColumns;
     for (int i = 0; i < n; ++i) {
       Sum* to = out + (row + i) * n_columns_ + panel * kColumns;
-      if (add) {
-        for (int64_t column = 0; column < n_sums; ++column) to[column] += sums[i][column];
-      } else {
-        std::copy_n(sums[i], n_sums, to);
+      for (int64_t column = 0; column < n_sums; ++column) {
+        to[column] = (add ? to[column] : starts[column]) + sums[i][column];
       }
     }
   }
 
   int64_t k_, n_columns_, panel_size_, n_panels_;
-  std::vector<Line> lines_;
+  std::unique_ptr<Line[]> lines_;
+  std::vector<Sum> starts_;
 };
 
 }  // namespace skdiscovery

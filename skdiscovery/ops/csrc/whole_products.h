@@ -1,8 +1,8 @@
 // Products of whole numbers from -127 to 127, in the way that suits the processor.
 //
 // A WholeMatrix is made once from eight-bit weights w (n_columns, k); multiply(rows, n_rows, out)
-// is out = rows . w^T, for rows of Whole, as Sum. Behind the last row there must be room for one
-// more number.
+// is out = rows . w^T, as Sum, for rows of numbers to which kShift is added, as Whole. Behind the
+// last row there must be room for three more numbers.
 
 #pragma once
 
@@ -10,20 +10,22 @@
 #include "panels.h"
 #include "products.h"
 
-#if !defined(__AVX512VNNI__) && defined(__AVX2__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 
 #include <cstring>
+#include <vector>
 #endif
 
 namespace skdiscovery {
 
-#if defined(__AVX512VNNI__)
+#if defined(__AMX_INT8__)
 
 using Whole = int8_t;
 using Sum = int32_t;
+constexpr int kShift = 0;
 
-// torch has this product, and uses the processor's instruction for it.
+// torch has this product, and uses the processor's units for it.
 class WholeMatrix {
  public:
   explicit WholeMatrix(const Tensor& w)
@@ -45,51 +47,91 @@ class WholeMatrix {
 
 #elif defined(__AVX2__)
 
-using Whole = int16_t;
-using Sum = int32_t;
+// What a processor multiplies and adds up at once: kDepth numbers of a state with as many of a
+// column, for each column of a vector. torch's product packs its matrix anew each time.
+#if defined(__AVX512VNNI__)
 
-// Without that instruction torch takes twenty times as long as with float32. This one multiplies
-// sixteen pairs and adds two by two (vpmaddwd), twice as much at once as float32's instruction.
+// Four bytes (vpdpbusd), of which those of one side have no sign: the states', so these are
+// shifted.
+struct Instruction {
+  using State = uint8_t;
+  using Vector = __m512i;
+  static constexpr int kDepth = 4, kRows = 14, kShift = 128;
+
+  static Vector load(const int8_t* weights) { return _mm512_load_si512(weights); }
+  static Vector broadcast(int32_t states) { return _mm512_set1_epi32(states); }
+  static Vector add_products(Vector sum, Vector states, Vector weights) {
+    return _mm512_dpbusd_epi32(sum, states, weights);
+  }
+};
+
+#else
+
+// Two 16-bit numbers (vpmaddwd), which is twice as much at once as float32's instruction; torch
+// takes twenty times as long here as with float32.
+struct Instruction {
+  using State = int16_t;
+  using Vector = __m256i;
+  static constexpr int kDepth = 2, kRows = 4, kShift = 0;
+
+  static Vector load(const int8_t* weights) {
+    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
+  }
+  static Vector broadcast(int32_t states) { return _mm256_set1_epi32(states); }
+  static Vector add_products(Vector sum, Vector states, Vector weights) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(states, weights));
+  }
+};
+
+#endif
+
+using Whole = Instruction::State;
+using Sum = int32_t;
+constexpr int kShift = Instruction::kShift;
+
 struct WholeTile {
   using Weight = int8_t;
   using Row = Whole;
-  using Sum = int32_t;
-  static constexpr int kColumns = 16, kRows = 4, kDepth = 2;
+  using Sum = skdiscovery::Sum;
+  using Vector = Instruction::Vector;
+  static constexpr int kDepth = Instruction::kDepth, kRows = Instruction::kRows;
+  static constexpr int kLanes = sizeof(Vector) / sizeof(Sum), kColumns = 2 * kLanes;
 
   template <int n>
   static void multiply(const Row* rows, int64_t k, const Weight* panel, Sum (*sums)[kColumns]) {
-    __m256i left[n] = {}, right[n] = {};
+    Vector left[n] = {}, right[n] = {};
     for (int64_t at = 0; at < k; at += kDepth) {
-      const Weight* weights = panel + at * kColumns;
-      const __m256i left_weights = widen(weights), right_weights = widen(weights + kColumns);
-#pragma GCC unroll 4
+      const Vector left_weights = Instruction::load(panel + at * kColumns);
+      const Vector right_weights = Instruction::load(panel + at * kColumns + kLanes * kDepth);
+#pragma GCC unroll 14
       for (int row = 0; row < n; ++row) {
-        // Of an odd k, the last pair's second number is anything, times zero.
-        int32_t pair;
-        std::memcpy(&pair, rows + row * k + at, sizeof(pair));
-        const __m256i states = _mm256_set1_epi32(pair);
-        left[row] = _mm256_add_epi32(left[row], _mm256_madd_epi16(states, left_weights));
-        right[row] = _mm256_add_epi32(right[row], _mm256_madd_epi16(states, right_weights));
+        int32_t some;  // kDepth of them: what stands behind a row's last one meets zeros
+        std::memcpy(&some, rows + row * k + at, sizeof(some));
+        const Vector states = Instruction::broadcast(some);
+        left[row] = Instruction::add_products(left[row], states, left_weights);
+        right[row] = Instruction::add_products(right[row], states, right_weights);
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 14
     for (int row = 0; row < n; ++row) {
-      __m256i* out = reinterpret_cast<__m256i*>(sums[row]);
+      Vector* out = reinterpret_cast<Vector*>(sums[row]);
       out[0] = left[row];
       out[1] = right[row];
     }
-  }
-
- private:
-  static __m256i widen(const Weight* weights) {
-    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
   }
 };
 
 class WholeMatrix {
  public:
   explicit WholeMatrix(const Tensor& w)
-      : panels_(Arrays<int8_t>()(w), w.size(1), w.size(0), 1, w.size(1)) {}
+      : panels_(Arrays<int8_t>()(w), w.size(1), w.size(0), 1, w.size(1)) {
+    // A shifted state's sums are too large by what the shift alone would give.
+    const std::vector<Whole> shift(w.size(1) + 3, kShift);
+    std::vector<Sum> sums(w.size(0));
+    panels_.multiply(shift.data(), 1, sums.data());
+    for (Sum& sum : sums) sum = -sum;
+    panels_.start_at(sums.data());
+  }
 
   void multiply(const Whole* rows, int64_t n_rows, Sum* out) const {
     panels_.multiply(rows, n_rows, out);
@@ -103,6 +145,7 @@ class WholeMatrix {
 
 using Whole = float;
 using Sum = float;
+constexpr int kShift = 0;
 
 // float32's sums of up to 1,040 of these products are exact, and of more nearly so.
 class WholeMatrix {
