@@ -15,6 +15,8 @@ from torch import Tensor
 from skdiscovery.ops.operands import check_batch_sizes, check_operand, check_operands
 from skdiscovery.ops.runtime import has_narrow_products
 
+_ROWS_AT_ONCE = 64  # which stay in the cache: all at once take nine times as long
+
 
 class Int8Matrix(NamedTuple):
     """A matrix of ``values`` (n, k), int8, times a scale per row: ``scales`` (n,), float32."""
@@ -25,10 +27,14 @@ class Int8Matrix(NamedTuple):
     @classmethod
     def of(cls, matrix: Tensor) -> Self:
         """Round a matrix; a row's largest number becomes 127."""
-        scales = matrix.abs().amax(dim=1).float() / 127
-        # A row of zeros has scale zero, and whole numbers zero.
-        values = (matrix / scales[:, None]).nan_to_num().round()
-        return cls(values.to(torch.int8), scales)
+        values = torch.empty(matrix.shape, dtype=torch.int8)
+        scales = torch.empty(len(matrix))
+        parts = (tensor.split(_ROWS_AT_ONCE) for tensor in (matrix, values, scales))
+        for rows, whole, scale in zip(*parts, strict=True):
+            scale.copy_(rows.abs().amax(dim=1)).div_(127)
+            # A row of zeros has scale zero, and whole numbers zero.
+            whole.copy_((rows / scale[:, None]).nan_to_num_().round_())
+        return cls(values, scales)
 
 
 def mlstm_packed_int8(
