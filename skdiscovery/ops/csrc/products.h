@@ -171,7 +171,8 @@ class Factor<T, true> : public Factor<T, false> {
   Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t least_rows,
          int64_t n_products)
       : Factor<T, false>(w, w_rows, w_columns, side, most_rows, least_rows, n_products) {
-    const bool too_few = most_rows < 2 || n_products < kProductsPerPacking;
+    const bool too_few = most_rows < 2 || n_products < kProductsPerPacking ||
+                         n_products * most_rows < kRowsPerPacking;
     if (w == nullptr || too_few || least_rows > most_rows_by_panels()) return;
     if (side == Side::plain) {
       panels_.emplace(w, w_rows, w_columns, w_columns, 1);
@@ -189,7 +190,8 @@ class Factor<T, true> : public Factor<T, false> {
   }
 
  private:
-  static constexpr int64_t kProductsPerPacking = 16;
+  // From where on packing is worth its time: measured for 2 to 128 rows.
+  static constexpr int64_t kProductsPerPacking = 4, kRowsPerPacking = 64;
 
   std::optional<Panels<RealTile<T>>> panels_;
 };
