@@ -29,6 +29,9 @@ MAX_STATE_BYTES = {"cpu": 2**24, "cuda": 2**30}
 A chunk's states go through the caches of a CPU; on a GPU, each chunk takes in the weights anew.
 """
 
+LEAST_STEPS = {"cpu": 16, "cuda": 1}
+"""Steps that a chunk has in any case: on a CPU, the weights are packed anew for each."""
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -95,14 +98,17 @@ def read(
     offsets = np.cumsum(lengths) - lengths
     n_steps = int(lengths.max(initial=0))
     device = model.embedding.device
+    least_steps = 1
     if max_state_bytes is None:
         max_state_bytes = _what_suits(device, MAX_STATE_BYTES)
+        least_steps = _what_suits(device, LEAST_STEPS)
     states = model.zero_state(len(documents), dtype)
     row_bytes = model.architecture.hidden_size * states[0][1].element_size()
     model.eval()
     start, n_running = 0, len(documents)
     while start < n_steps:
-        stop = min(n_steps, start + max(1, max_state_bytes // (row_bytes * n_running)))
+        n_chunk = max(least_steps, max_state_bytes // (row_bytes * n_running))
+        stop = min(n_steps, start + n_chunk)
         # Those documents run at a step that are longer than it.
         running = np.searchsorted(-lengths, -np.arange(start, stop), side="left")
         n_running, batch_sizes = int(running[0]), running.tolist()
