@@ -98,17 +98,15 @@ def read(
     offsets = np.cumsum(lengths) - lengths
     n_steps = int(lengths.max(initial=0))
     device = model.embedding.device
-    least_steps = 1
-    if max_state_bytes is None:
-        max_state_bytes = _what_suits(device, MAX_STATE_BYTES)
-        least_steps = _what_suits(device, LEAST_STEPS)
     states = model.zero_state(len(documents), dtype)
     row_bytes = model.architecture.hidden_size * states[0][1].element_size()
+    if max_state_bytes is None:
+        of_least_steps = _what_suits(device, LEAST_STEPS) * row_bytes * len(documents)
+        max_state_bytes = max(_what_suits(device, MAX_STATE_BYTES), of_least_steps)
     model.eval()
     start, n_running = 0, len(documents)
     while start < n_steps:
-        n_chunk = max(least_steps, max_state_bytes // (row_bytes * n_running))
-        stop = min(n_steps, start + n_chunk)
+        stop = min(n_steps, start + max(1, max_state_bytes // (row_bytes * n_running)))
         # Those documents run at a step that are longer than it.
         running = np.searchsorted(-lengths, -np.arange(start, stop), side="left")
         n_running, batch_sizes = int(running[0]), running.tolist()

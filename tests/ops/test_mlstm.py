@@ -186,9 +186,8 @@ def test_float32_gradients_are_those_of_float64(cell, form, masked, sizes):
 
 @every_case
 def test_gradients_over_many_rows_are_those_of_plain_torch(cell, form, masked):
-    given = operands(
-        61, 67, 21, cell=cell, form=form, masked=masked
-    )  # more than are summed at once
+    sizes = 61, 67, 21  # more rows than are summed at once
+    given = operands(*sizes, cell=cell, form=form, masked=masked)
     assert_same(gradients(given), gradients(given, backend="torch"), 1e-12)
 
 

@@ -59,7 +59,7 @@ struct Matrix {
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
-      : state_(new_array<Whole>(like, {n * hidden + 3})),
+      : state_(new_array<Whole>(like, {n * hidden + kRoomBehind})),
         scales_(new_array<float>(like, {n})),
         sums_(new_array<Sum>(like, {n, 4 * hidden})),
         m_(new_array<float>(like, {n, hidden})),

@@ -2,7 +2,7 @@
 //
 // BLAS puts the matrix into an order that suits it for each product anew, which for 32 rows takes
 // half as long as the product. Here that is done once. The matrix becomes panels of kColumns
-// columns, through which a Tile goes with up to kRows rows, whose sums stay in registers.
+// columns, through each of which up to kRows rows go together.
 
 #pragma once
 
@@ -24,48 +24,31 @@ constexpr int kVectorBytes = 64, kRegisters = 32;
 constexpr int kVectorBytes = 32, kRegisters = 16;
 #endif
 
-// Multiplies real numbers. The sums of two vectors of columns and kRows rows stay in registers,
-// beside two vectors of weights and a state.
+// What a processor multiplies and adds up at once: kDepth numbers of a row with as many of a
+// column, for each column of a vector. The sums of two vectors of columns and kRows rows stay in
+// registers, beside two vectors of weights and one of a row. This is for real numbers.
 template <typename T>
-struct RealTile {
+struct RealProducts {
   using Weight = T;
   using Row = T;
   using Sum = T;
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
-  static constexpr int kLanes = sizeof(Vector) / sizeof(T), kColumns = 2 * kLanes;
-  static constexpr int kRows = (kRegisters - 3) / 2, kDepth = 1;
+  static constexpr int kDepth = 1, kRows = (kRegisters - 3) / 2;
 
-  template <int n>
-  static void multiply(const T* rows, int64_t k, const T* panel, T (*sums)[kColumns]) {
-    Vector left[n] = {}, right[n] = {};
-    for (int64_t at = 0; at < k; ++at) {
-      const Vector* weights = reinterpret_cast<const Vector*>(panel + at * kColumns);
-#pragma GCC unroll 14
-      for (int row = 0; row < n; ++row) {
-        const T state = rows[row * k + at];
-        left[row] += state * weights[0];
-        right[row] += state * weights[1];
-      }
-    }
-#pragma GCC unroll 14
-    for (int row = 0; row < n; ++row) {
-      Vector* out = reinterpret_cast<Vector*>(sums[row]);
-      out[0] = left[row];
-      out[1] = right[row];
-    }
-  }
+  static Vector load(const T* weights) { return *reinterpret_cast<const Vector*>(weights); }
+  static T broadcast(const T* row) { return *row; }  // by the multiplication itself
+  static Vector add(Vector sum, T row, Vector weights) { return sum + row * weights; }
 };
 
-// A matrix of k rows and n_columns columns, packed for a Tile: kDepth numbers of a column stand
-// side by side, then come those of the next column. The number in a row and a column of it is w[row
-// * row_step + column * column_step]; several of a column are taken from where they are side by
-// side.
-template <typename Tile>
+// A matrix of k rows and n_columns columns, packed for such products: kDepth numbers of a column
+// stand side by side, then come those of the next column. The number in a row and a column of it is
+// w[row * row_step + column * column_step]; with kDepth > 1, row_step is 1.
+template <typename Products>
 class Panels {
  public:
-  using Weight = typename Tile::Weight;
-  using Row = typename Tile::Row;
-  using Sum = typename Tile::Sum;
+  using Weight = typename Products::Weight;
+  using Row = typename Products::Row;
+  using Sum = typename Products::Sum;
 
   Panels(const Weight* w, int64_t k, int64_t n_columns, int64_t row_step, int64_t column_step)
       : k_(k),
@@ -96,7 +79,9 @@ class Panels {
   }
 
  private:
-  static constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kDepth = Tile::kDepth;
+  using Vector = typename Products::Vector;
+  static constexpr int kRows = Products::kRows, kDepth = Products::kDepth;
+  static constexpr int kLanes = sizeof(Vector) / sizeof(Sum), kColumns = 2 * kLanes;
 
   struct alignas(64) Line {  // of the cache, so that no vector lies in two
     char bytes[64];
@@ -145,10 +130,32 @@ class Panels {
   }
 
   template <int n>
+  void sum_products(const Row* rows, const Weight* packed, Sum (&sums)[n][kColumns]) const {
+    Vector left[n] = {}, right[n] = {};
+    for (int64_t at = 0; at < k_; at += kDepth) {
+      const Weight* weights = packed + at * kColumns;
+      const Vector left_weights = Products::load(weights);
+      const Vector right_weights = Products::load(weights + kLanes * kDepth);
+#pragma GCC unroll 14
+      for (int row = 0; row < n; ++row) {
+        const auto numbers = Products::broadcast(rows + row * k_ + at);
+        left[row] = Products::add(left[row], numbers, left_weights);
+        right[row] = Products::add(right[row], numbers, right_weights);
+      }
+    }
+#pragma GCC unroll 14
+    for (int row = 0; row < n; ++row) {
+      Vector* out = reinterpret_cast<Vector*>(sums[row]);
+      out[0] = left[row];
+      out[1] = right[row];
+    }
+  }
+
+  template <int n>
   void multiply_rows(const Row* rows, int64_t row, int64_t panel, Sum* out, bool add) const {
     const Weight* packed = reinterpret_cast<const Weight*>(lines_.get()) + panel * panel_size_;
     alignas(Line) Sum sums[n][kColumns];
-    Tile::template multiply<n>(rows + row * k_, k_, packed, sums);
+    sum_products(rows + row * k_, packed, sums);
     const int64_t n_sums = columns_of(panel);
     const Sum* starts = starts_.data() + panel * kColumns;
     for (int i = 0; i < n; ++i) {

@@ -193,7 +193,7 @@ class Factor<T, true> : public Factor<T, false> {
   // From where on packing is worth its time: measured for 2 to 128 rows.
   static constexpr int64_t kProductsPerPacking = 4, kRowsPerPacking = 64;
 
-  std::optional<Panels<RealTile<T>>> panels_;
+  std::optional<Panels<RealProducts<T>>> panels_;
 };
 
 // out = rows^T, for a matrix of n_rows and n_columns.
@@ -226,7 +226,7 @@ void sum_by_panels(const T* a, int64_t a_columns, const T* b, int64_t b_columns,
   do {
     const int64_t n = std::min(kRowsAtOnce, n_rows - first);
     transpose(a + first * a_columns, n, a_columns, a_transposed.data());
-    const Panels<RealTile<T>> panels(b + first * b_columns, n, b_columns, b_columns, 1);
+    const Panels<RealProducts<T>> panels(b + first * b_columns, n, b_columns, b_columns, 1);
     panels.multiply(a_transposed.data(), a_columns, sum, !fresh || first > 0);
     first += n;
   } while (first < n_rows);

@@ -2,7 +2,7 @@
 //
 // A WholeMatrix is made once from eight-bit weights w (n_columns, k); multiply(rows, n_rows, out)
 // is out = rows . w^T, as Sum, for rows of numbers to which kShift is added, as Whole. Behind the
-// last row there must be room for three more numbers.
+// last row there must be room for kRoomBehind more numbers.
 
 #pragma once
 
@@ -18,6 +18,8 @@
 #endif
 
 namespace skdiscovery {
+
+constexpr int64_t kRoomBehind = 3;
 
 #if defined(__AMX_INT8__)
 
@@ -47,86 +49,68 @@ class WholeMatrix {
 
 #elif defined(__AVX2__)
 
-// What a processor multiplies and adds up at once: kDepth numbers of a state with as many of a
-// column, for each column of a vector. torch's product packs its matrix anew each time.
+// Products for Panels. Behind a row's last number its vector has anything, which meets zeros.
+// (torch's own product packs its matrix anew each time.)
 #if defined(__AVX512VNNI__)
 
-// Four bytes (vpdpbusd), of which those of one side have no sign: the states', so these are
-// shifted.
-struct Instruction {
-  using State = uint8_t;
+using Whole = uint8_t;
+
+// Four bytes (vpdpbusd), of which those of one side have no sign: the rows', so these are shifted.
+struct WholeProducts {
+  using Weight = int8_t;
+  using Row = Whole;
+  using Sum = int32_t;
   using Vector = __m512i;
   static constexpr int kDepth = 4, kRows = 14, kShift = 128;
 
   static Vector load(const int8_t* weights) { return _mm512_load_si512(weights); }
-  static Vector broadcast(int32_t states) { return _mm512_set1_epi32(states); }
-  static Vector add_products(Vector sum, Vector states, Vector weights) {
-    return _mm512_dpbusd_epi32(sum, states, weights);
+  static Vector broadcast(const Whole* row) {
+    int32_t four;
+    std::memcpy(&four, row, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
+  static Vector add(Vector sum, Vector row, Vector weights) {
+    return _mm512_dpbusd_epi32(sum, row, weights);
   }
 };
 
 #else
 
+using Whole = int16_t;
+
 // Two 16-bit numbers (vpmaddwd), which is twice as much at once as float32's instruction; torch
 // takes twenty times as long here as with float32.
-struct Instruction {
-  using State = int16_t;
+struct WholeProducts {
+  using Weight = int8_t;
+  using Row = Whole;
+  using Sum = int32_t;
   using Vector = __m256i;
   static constexpr int kDepth = 2, kRows = 4, kShift = 0;
 
   static Vector load(const int8_t* weights) {
     return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
   }
-  static Vector broadcast(int32_t states) { return _mm256_set1_epi32(states); }
-  static Vector add_products(Vector sum, Vector states, Vector weights) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(states, weights));
+  static Vector broadcast(const Whole* row) {
+    int32_t two;
+    std::memcpy(&two, row, sizeof(two));
+    return _mm256_set1_epi32(two);
+  }
+  static Vector add(Vector sum, Vector row, Vector weights) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(row, weights));
   }
 };
 
 #endif
 
-using Whole = Instruction::State;
-using Sum = int32_t;
-constexpr int kShift = Instruction::kShift;
-
-struct WholeTile {
-  using Weight = int8_t;
-  using Row = Whole;
-  using Sum = skdiscovery::Sum;
-  using Vector = Instruction::Vector;
-  static constexpr int kDepth = Instruction::kDepth, kRows = Instruction::kRows;
-  static constexpr int kLanes = sizeof(Vector) / sizeof(Sum), kColumns = 2 * kLanes;
-
-  template <int n>
-  static void multiply(const Row* rows, int64_t k, const Weight* panel, Sum (*sums)[kColumns]) {
-    Vector left[n] = {}, right[n] = {};
-    for (int64_t at = 0; at < k; at += kDepth) {
-      const Vector left_weights = Instruction::load(panel + at * kColumns);
-      const Vector right_weights = Instruction::load(panel + at * kColumns + kLanes * kDepth);
-#pragma GCC unroll 14
-      for (int row = 0; row < n; ++row) {
-        int32_t some;  // kDepth of them: what stands behind a row's last one meets zeros
-        std::memcpy(&some, rows + row * k + at, sizeof(some));
-        const Vector states = Instruction::broadcast(some);
-        left[row] = Instruction::add_products(left[row], states, left_weights);
-        right[row] = Instruction::add_products(right[row], states, right_weights);
-      }
-    }
-#pragma GCC unroll 14
-    for (int row = 0; row < n; ++row) {
-      Vector* out = reinterpret_cast<Vector*>(sums[row]);
-      out[0] = left[row];
-      out[1] = right[row];
-    }
-  }
-};
+using Sum = WholeProducts::Sum;
+constexpr int kShift = WholeProducts::kShift;
 
 class WholeMatrix {
  public:
   explicit WholeMatrix(const Tensor& w)
       : panels_(Arrays<int8_t>()(w), w.size(1), w.size(0), 1, w.size(1)) {
     // A shifted state's sums are too large by what the shift alone would give.
-    const std::vector<Whole> shift(w.size(1) + 3, kShift);
+    const std::vector<Whole> shift(w.size(1) + kRoomBehind, kShift);
     std::vector<Sum> sums(w.size(0));
     panels_.multiply(shift.data(), 1, sums.data());
     for (Sum& sum : sums) sum = -sum;
@@ -138,7 +122,7 @@ class WholeMatrix {
   }
 
  private:
-  Panels<WholeTile> panels_;
+  Panels<WholeProducts> panels_;
 };
 
 #else
