@@ -35,13 +35,16 @@ void over_units(int64_t n_rows, int64_t hidden, const Work& work) {
   });
 }
 
+inline Tensor as_type(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+}
+
 // Gives tensors as contiguous arrays of T, and keeps those alive that had to be converted.
 template <typename T>
 class Arrays {
  public:
   const T* operator()(const Tensor& tensor) {
-    constexpr ScalarType type = torch::headeronly::CppTypeToScalarType<T>::value;
-    Tensor ready = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+    Tensor ready = as_type(tensor, torch::headeronly::CppTypeToScalarType<T>::value);
     if (!ready.is_contiguous()) ready = torch::stable::contiguous(ready);
     kept_.push_back(ready);
     return static_cast<const T*>(ready.const_data_ptr());

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
-#include <string>
 #include <tuple>
 #include <vector>
 
@@ -23,10 +22,6 @@ namespace skdiscovery {
 namespace {
 
 // ---- Numbers ---------------------------------------------------------------------------------
-
-Tensor as_type(const Tensor& tensor, ScalarType type) {
-  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-}
 
 // What both directions read.
 template <typename Stored, typename Real>

@@ -1,7 +1,8 @@
 // The CPU kernel of the operator that skdiscovery/ops/int8.py defines.
 //
 // Both sides of a product are whole numbers from -127 to 127 with a scale per row: the weights' are
-// given, the states' are found anew at each step. Sums are exact, and so is the cell state.
+// given, the states' are found anew at each step. Sums are exact in int32, and nearly so in
+// float32, which stands in without AVX2; gates and cell state are float32.
 
 #include <torch/csrc/stable/library.h>
 

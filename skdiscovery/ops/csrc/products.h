@@ -145,55 +145,46 @@ constexpr bool kHasPanels =
 #endif
 
 // One side of many products, rows . w or rows . w^T, for a matrix w of shape (w_rows, w_columns) or
-// null.
-template <typename T, bool has_panels = kHasPanels<T>>
+// null: in panels, where that is faster.
+template <typename T>
 class Factor {
  public:
-  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t /*most_rows*/,
-         int64_t /*least_rows*/, int64_t /*n_products*/)
-      : w_(w), w_rows_(w_rows), w_columns_(w_columns), side_(side) {}
+  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t least_rows,
+         int64_t n_products)
+      : w_(w), w_rows_(w_rows), w_columns_(w_columns), side_(side) {
+    if constexpr (kHasPanels<T>) {
+      const bool too_few = most_rows < 2 || n_products < kProductsPerPacking ||
+                           n_products * most_rows < kRowsPerPacking;
+      if (w == nullptr || too_few || least_rows > most_rows_by_panels()) return;
+      if (side == Side::plain) {
+        panels_.emplace(w, w_rows, w_columns, w_columns, 1);
+      } else {
+        panels_.emplace(w, w_columns, w_rows, 1, w_columns);
+      }
+    }
+  }
 
   explicit operator bool() const { return w_ != nullptr; }
 
   void multiply(const T* rows, int n_rows, T* out) const {
+    if constexpr (kHasPanels<T>) {
+      if (panels_.has_value() && n_rows <= most_rows_by_panels()) {
+        panels_->multiply(rows, n_rows, out);
+        return;
+      }
+    }
     skdiscovery::multiply(rows, n_rows, w_, w_rows_, w_columns_, side_, out);
   }
 
  private:
-  const T* w_;
-  int w_rows_, w_columns_;
-  Side side_;
-};
-
-template <typename T>
-class Factor<T, true> : public Factor<T, false> {
- public:
-  Factor(const T* w, int w_rows, int w_columns, Side side, int64_t most_rows, int64_t least_rows,
-         int64_t n_products)
-      : Factor<T, false>(w, w_rows, w_columns, side, most_rows, least_rows, n_products) {
-    const bool too_few = most_rows < 2 || n_products < kProductsPerPacking ||
-                         n_products * most_rows < kRowsPerPacking;
-    if (w == nullptr || too_few || least_rows > most_rows_by_panels()) return;
-    if (side == Side::plain) {
-      panels_.emplace(w, w_rows, w_columns, w_columns, 1);
-    } else {
-      panels_.emplace(w, w_columns, w_rows, 1, w_columns);
-    }
-  }
-
-  void multiply(const T* rows, int n_rows, T* out) const {
-    if (panels_.has_value() && n_rows <= most_rows_by_panels()) {
-      panels_->multiply(rows, n_rows, out);
-    } else {
-      Factor<T, false>::multiply(rows, n_rows, out);
-    }
-  }
-
- private:
+  struct None {};
   // From where on packing is worth its time: measured for 2 to 128 rows.
   static constexpr int64_t kProductsPerPacking = 4, kRowsPerPacking = 64;
 
-  std::optional<Panels<RealProducts<T>>> panels_;
+  const T* w_;
+  int w_rows_, w_columns_;
+  Side side_;
+  std::conditional_t<kHasPanels<T>, std::optional<Panels<RealProducts<T>>>, None> panels_;
 };
 
 // out = rows^T, for a matrix of n_rows and n_columns.
