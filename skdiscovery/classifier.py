@@ -170,7 +170,8 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         ------
         ValueError
             If `y` is continuous or has one class only, the lengths differ, `X` has fewer
-            features than `n_neurons`, a value is missing or infinite, or a weight is negative.
+            features than `n_neurons`, a value is missing or infinite, or a weight, of a sample or
+            of a class, is negative.
 
         Warns
         -----
@@ -196,6 +197,11 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         class_weight = compute_class_weight(
             self.class_weight, classes=self.classes_, y=y, sample_weight=weight
         )
+        if not ((class_weight >= 0).all() and 0 < class_weight.max() < np.inf):
+            raise ValueError(
+                "class_weight must be finite numbers, none of them negative and one at least "
+                f"positive, got {self.class_weight!r}"
+            )
         weight = weight * class_weight[codes]
 
         self.all_neurons_ = self._fit_logistic(X, y, weight)
@@ -253,13 +259,14 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         slope = self.coef_[-1, self.neuron_indices_[0]]
         self.neuron_sign_ = -1 if slope < 0 else 1
         is_threshold = self.coef_.shape[0] == len(self.neuron_indices_) == 1 and slope != 0
-        self.threshold_ = float(-self.intercept_[0] / slope) if is_threshold else None
+        # Plus zero, which turns -0 into 0.
+        self.threshold_ = float(-self.intercept_[0] / slope + 0) if is_threshold else None
 
     def _compare_with_majority(self, X, codes, weight):
         """Record how accurate the majority class alone is; warn if the classifier is no better."""
         shares = np.bincount(codes, weights=weight) / weight.sum()
         self.majority_score_ = float(shares.max())
-        # As decision_function, which would miss the names that X has lost by now.
+        # Not decision_function: X is a plain array by now, so it would warn of missing names.
         scores = X @ self.coef_.T + self.intercept_
         predicted = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
         accuracy = np.average(predicted == codes, weights=weight)

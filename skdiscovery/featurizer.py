@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -67,7 +68,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         Which neurons; None is all of them.
     batch_bytes : int or "auto", default="auto"
         Bytes of text that are read side by side: larger is faster and takes more memory.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     precision : {"auto", "float64", "float32", "bfloat16", "int8"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. "int8", on
@@ -122,7 +123,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         "pooling": [StrOptions({"auto", *POOLINGS}), tuple, list],
         "neurons": ["array-like", None],
         "batch_bytes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "device": [str],
+        "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float64", "float32", "bfloat16", "int8"})],
         "backend": [StrOptions(set(BACKENDS))],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
@@ -176,6 +177,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If there is no such model, or it lacks a neuron or the layer.
+        TypeError
+            If ``language_model`` is frozen, and not a language model.
         NotFittedError
             If ``language_model`` is an estimator that is not fitted.
         """
@@ -291,8 +294,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         )
         n_neurons = len(self.feature_neurons_) // len(self.pooling_)
         n_bytes = sum(map(len, documents))
-        knows_itself = "bits_per_byte" in model.config_
-        loss = SampledLoss(n_bytes) if knows_itself and n_bytes >= _FEW_BYTES else None
+        has_own_loss = "bits_per_byte" in model.config_
+        loss = SampledLoss(n_bytes) if has_own_loss and n_bytes >= _FEW_BYTES else None
         vectors = encoding.features(
             module,
             documents,
@@ -300,7 +303,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             poolings=self.pooling_,
             neurons=self.feature_neurons_[:n_neurons],
             state=self.state,
-            layer=self.layer,
+            layer=encoding.check_layer(self.layer, model.config_["n_layers"]),
             batch_bytes=None if self.batch_bytes == "auto" else int(self.batch_bytes),
             loss=loss,
             keep=keep,

@@ -25,6 +25,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     not write, as to a full disk, is an OSError like any other's.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Expected a file to write, got a folder", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "Create the folder first", str(path.parent))
     # In a folder of its own, for what writes the file may do so by way of another.
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED) as folder:
         temporary = Path(folder, path.name)

@@ -26,6 +26,7 @@ from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
 from skdiscovery.text.preprocessing import PREPROCESSORS
 from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
+from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import Group, complete, join_launched
 from skdiscovery.training.history import HISTORY_COLUMNS, VALIDATION_HISTORY_COLUMNS, Row
 from skdiscovery.training.setup import hold_out, open_checkpoints
@@ -87,7 +88,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Largest norm of the gradient over all parameters; None does not clip.
     validation_fraction : float, default=0.0
         Share of the documents that is held out to measure the loss on them while training.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     n_devices : int or "all", default=1
         Number of devices to train on: GPUs, or processes that share the CPU's threads. The lanes
@@ -413,7 +414,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             checkpoint in ``checkpoint_dir``, as ``best.safetensors``; or a model of OpenAI's, of
             sentiment-discovery or of pytorch-sentiment-neuron: see
             :func:`~skdiscovery.pretrained.import_model`.
-        device : str, default="auto"
+        device : str or torch.device, default="auto"
             Where the model computes.
 
         Returns
@@ -423,8 +424,10 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such model, or it is not one, is not whole, or asks for code.
+            If there is no such model, or it is not one, is not whole, or asks for code, or the
+            device is not available.
         """
+        resolve_device(device)
         _, weights, config = import_model(find_model(name_or_path))
         names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
         model = cls(**{name: config[name] for name in names}, device=device)
@@ -444,12 +447,19 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
 
     def _architecture(self) -> Architecture:
         return Architecture(
-            int(self.hidden_size), int(self.embedding_size), int(self.n_layers), self.cell
+            hidden_size=int(self.hidden_size),
+            embedding_size=int(self.embedding_size),
+            n_layers=int(self.n_layers),
+            cell=self.cell,
         )
 
     def _optimization(self) -> OptimizationOptions:
         return OptimizationOptions(
-            self.optimizer, self.learning_rate, self.schedule, self.lr_decay, self.grad_clip
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            lr_decay=self.lr_decay,
+            grad_clip=self.grad_clip,
         )
 
     def _plan(self, seed: int, device: torch.device) -> TrainingPlan:
@@ -457,16 +467,16 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             self._architecture(),
             self._optimization(),
             seed,
-            self.dropout,
-            self.weight_norm,
-            resolve_precision(self.precision, device),
-            int(self.batch_size),
-            int(self.seq_length),
-            self.persist_state,
-            self.max_epochs,
-            self.max_steps,
-            self.checkpoint_every,
-            self.backend,
+            dropout=self.dropout,
+            weight_norm=self.weight_norm,
+            dtype=resolve_precision(self.precision, device),
+            batch_size=int(self.batch_size),
+            seq_length=int(self.seq_length),
+            persist_state=self.persist_state,
+            max_epochs=self.max_epochs,
+            max_steps=self.max_steps,
+            checkpoint_every=self.checkpoint_every,
+            backend=self.backend,
         )
 
     def _make_trainer(self, seed: int, device: torch.device, goes_on: bool) -> Trainer:
@@ -498,7 +508,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         corpus: TextCorpus,
         validation: list[bytes] | None,
         goes_on: bool,
-        **checkpoints: Any,
+        *,
+        checkpoints: CheckpointFolder | None = None,
+        resume_from: Snapshot | None = None,
     ) -> bool:
         """Run the trainer by a plan; whatever ends it, be fitted with the weights it has then.
 
@@ -517,7 +529,13 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             self.__dict__.pop("_running_trainer", None)
             try:
                 return train(
-                    trainer, lanes, group, validate=validate, verbose=self.verbose, **checkpoints
+                    trainer,
+                    lanes,
+                    group,
+                    validate=validate,
+                    checkpoints=checkpoints,
+                    resume_from=resume_from,
+                    verbose=self.verbose,
                 )
             finally:
                 if trainer.has_begun:

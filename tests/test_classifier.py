@@ -389,3 +389,18 @@ def test_refuses_data():
             classifier.fit(**({"X": X, "y": y} | changes))
     with pytest.raises(ValueError, match="expecting 6 features"):
         classifier.fit(X, y).predict(X[:, :5])
+
+
+@pytest.mark.parametrize(
+    "class_weight", [{0: -1.0, 1: 1.0}, {0: 0, 1: 0}, {0: np.nan, 1: 1}, {0: np.inf, 1: 1}]
+)
+def test_senseless_class_weights_are_refused(class_weight):
+    classifier = SentimentNeuronClassifier(class_weight=class_weight)
+    with pytest.raises(ValueError, match=r"class_weight must be finite .* got \{0: "):
+        classifier.fit(np.eye(6), [0, 1] * 3)
+
+
+def test_a_threshold_of_zero_has_no_sign():
+    X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    threshold = SentimentNeuronClassifier(C=10).fit(X, [0, 0, 1, 1]).threshold_
+    assert str(threshold) == "0.0"

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -349,6 +350,12 @@ def test_a_language_model_of_another_kind_is_refused():
 def test_a_device_that_is_not_there_is_refused(lm):
     with pytest.raises(ValueError, match="Device 'gpu' is not available"):
         MLSTMFeaturizer(lm, device="gpu").fit_transform(TEXTS)
+
+
+def test_a_layer_that_is_set_later_is_checked(lm):
+    featurizer = MLSTMFeaturizer(lm, device=torch.device("cpu")).fit().set_params(layer=5)
+    with pytest.raises(ValueError, match="Layer 5 is out of range"):
+        featurizer.transform(TEXTS)
 
 
 @pytest.mark.parametrize(

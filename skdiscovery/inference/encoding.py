@@ -6,14 +6,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from skdiscovery.inference.pooling import Pooler
 from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.progress import tqdm
+from skdiscovery.text.corpus import end_to_end
 
 StateName = Literal["cell", "hidden"]
+
+_SCORED_AT_ONCE = 2**14
+"""Bytes whose logits are there at once: 256 each, many times what a small model's states are."""
 
 
 def features(
@@ -76,10 +81,10 @@ def activations(
     traces: dict[int, np.ndarray] = {}
     for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
-        offsets = _flat_positions(chosen)
+        offsets = end_to_end([len(document) for document in chosen])
         flat = np.empty((int(offsets[-1]), len(columns)), dtype=np.float32)
         for chunk in read(model, chosen, dtype):
-            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            ranks, steps = chunk.places()
             rows = _states(chunk, state, layer)[:, columns]
             flat[offsets[ranks] + steps] = rows.float().cpu().numpy()
         for rank, document in enumerate(batch):
@@ -95,15 +100,18 @@ def log_likelihoods(
     result = np.zeros(len(documents))
     for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
-        offsets = _flat_positions(chosen)
+        offsets = end_to_end([len(document) for document in chosen])
         data = np.frombuffer(b"".join(chosen), dtype=np.uint8)
         for chunk in read(model, chosen, dtype):
-            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            ranks, steps = chunk.places()
             positions = offsets[ranks] + steps + 1
             has_next = positions < offsets[ranks + 1]
             targets = torch.from_numpy(data[positions[has_next]]).to(chunk.top.device).long()
             rows = chunk.top[torch.from_numpy(has_next).to(chunk.top.device)]
-            loss = torch.nn.functional.cross_entropy(model.logits(rows), targets, reduction="none")
+            parts = zip(rows.split(_SCORED_AT_ONCE), targets.split(_SCORED_AT_ONCE), strict=True)
+            loss = torch.cat(
+                [cross_entropy(model.logits(top), next_, reduction="none") for top, next_ in parts]
+            )
             result[batch] -= np.bincount(
                 ranks[has_next], weights=loss.cpu().numpy(), minlength=len(batch)
             )
@@ -148,30 +156,27 @@ def check_neurons(neurons: Any, hidden_size: int) -> np.ndarray:
     return checked.astype(np.int64)
 
 
-def check_layer(layer: int, n_layers: int) -> int:
+def check_layer(layer: Any, n_layers: int) -> int:
     """Return the number of a layer; negative ones count from the last.
 
     Raises
     ------
     ValueError
-        If it is out of range.
+        If it is out of range, or not a whole number.
     """
+    if not isinstance(layer, int | np.integer):
+        raise ValueError(f"Expected layer as a whole number, got {layer!r}.")
     if not -n_layers <= layer < n_layers:
         raise ValueError(
             f"Layer {layer} is out of range: the model has {n_layers} layer(s), 0 to "
             f"{n_layers - 1}, or -1 for the last."
         )
-    return layer % n_layers
+    return int(layer) % n_layers
 
 
 def _states(chunk: Chunk, state: StateName, layer: int) -> Tensor:
     hidden, cell = chunk.traces[layer]
     return cell if state == "cell" else hidden
-
-
-def _flat_positions(documents: Sequence[bytes]) -> np.ndarray:
-    """Return where each document starts when all stand end to end, and where the last one ends."""
-    return np.cumsum([0, *(len(document) for document in documents)])
 
 
 def _numpy_dtype(dtype: torch.dtype) -> type:

@@ -251,12 +251,13 @@ class FittedModelMixin:
         prompts = [prompt] if isinstance(prompt, str) else prompt
         documents = self.preprocess(prompts)
         seed = int(check_random_state(random_state).randint(2**31))
+        primers = [
+            (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n"
+            for document in documents
+        ]
         traces = sample(
             model,
-            [
-                (document.removesuffix(SUFFIX.encode()) if framed else document) or b"\n"
-                for document in documents
-            ],
+            primers,
             dtype,
             n_bytes=n_bytes,
             n_samples=n_samples,
@@ -274,9 +275,10 @@ class FittedModelMixin:
             # What primed an empty document is not the user's.
             text_bytes = trace.text_bytes if documents[i // n_samples] else trace.text_bytes[1:]
             text = text_bytes.decode("utf-8", errors="replace")
+            has_ended = len(trace.text_bytes) < len(primers[i // n_samples]) + n_bytes
+            if has_ended:
+                text = text.removesuffix(SUFFIX)
             texts.append(text.removeprefix(PREFIX) if framed else text)
-        if stop_at_end:
-            texts = [text.removesuffix(SUFFIX) for text in texts]
         return texts if trace_neurons is None else (texts, traces)
 
     def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:

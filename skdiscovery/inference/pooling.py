@@ -53,9 +53,7 @@ class Pooler:
 
     def result(self) -> Tensor:
         """Return the pooled vectors, of shape (n_documents, n_poolings * width)."""
-        means = (
-            {"mean": self.pooled["mean"] / self.lengths.clamp(min=1)}
-            if ("mean" in self.pooled)
-            else {}
-        )
-        return torch.cat(list((self.pooled | means).values()), dim=1)
+        pooled = dict(self.pooled)
+        if "mean" in pooled:
+            pooled["mean"] = pooled["mean"] / self.lengths.clamp(min=1)
+        return torch.cat(list(pooled.values()), dim=1)

@@ -48,14 +48,12 @@ class Chunk:
     top: Tensor
     traces: list[State]
 
-    def places(self) -> tuple[Tensor, Tensor]:
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rank in the batch of each row's document, and each row's step; both (N,)."""
-        documents = torch.cat([torch.arange(n) for n in self.batch_sizes])
-        steps = torch.arange(len(self.batch_sizes)).repeat_interleave(
-            torch.tensor(self.batch_sizes)
-        )
-        device = self.symbols.device
-        return documents.to(device), steps.to(device) + self.first_step
+        sizes = np.array(self.batch_sizes)
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        steps = np.repeat(np.arange(len(sizes)), sizes)
+        return np.arange(len(starts)) - starts, self.first_step + steps
 
     def blocks(self, rows: Tensor) -> Iterator[Tensor]:
         """Yield ``rows`` (N, width) as views (n_steps, n_documents, width) of equal batch size."""

@@ -40,13 +40,11 @@ class SampledLoss:
         n_rows = len(chunk.symbols)
         rows = np.arange(-self._n_read % self._every, n_rows, self._every)
         self._n_read += n_rows
-        ends = np.cumsum(chunk.batch_sizes)
-        steps = np.searchsorted(ends, rows, side="right")
-        ranks = rows - (ends - chunk.batch_sizes)[steps]
+        ranks, steps = (places[rows] for places in chunk.places())
         # What a model reads after the last byte of a document, it need not predict.
         next_bytes = {
             row: documents[rank][step + 1]
-            for row, rank, step in zip(rows, ranks, steps + chunk.first_step, strict=True)
+            for row, rank, step in zip(rows, ranks, steps, strict=True)
             if step + 1 < len(documents[rank])
         }
         if next_bytes:

@@ -106,7 +106,7 @@ def _read(
     values = np.empty((2, sum(sizes), len(columns)), dtype=np.float32)
     for batch in length_sorted_batches(sizes, model.embedding.device):
         for chunk in read(model, [documents[i] for i in batch], dtype):
-            ranks, steps = (places.cpu().numpy() for places in chunk.places())
+            ranks, steps = chunk.places()
             document = batch[ranks]
             rows_of_both = _values(chunk.traces[layer], columns)
             values[:, offsets[document] + steps] = rows_of_both.cpu().numpy()
@@ -147,10 +147,10 @@ class _HeldNeurons:
                     held = output_gate[..., self.neurons] * torch.tanh(self.values)
                 else:
                     held = self.values
-                h[..., self.neurons] = held.to(h.dtype).expand_as(h[..., self.neurons])
+                h[..., self.neurons] = held.to(h.dtype)
             return h, c
 
-        top, traces = self.model.climb(run)
+        top, traces = self.model.run_layers(run)
         return top, [(h[-1], c[-1]) for h, c in traces]
 
 

@@ -105,7 +105,7 @@ class ByteLanguageModel(nn.Module):
         Returns what :meth:`logits` reads after each byte, of shape (T, B, H), and the states after
         the last one. ``keep`` of shape (T, B) is 0 where the state is reset before a byte.
         """
-        top, traces = self.climb(
+        top, traces = self.run_layers(
             lambda layer, inputs, k: layer(inputs, None if k else symbols, states[k], keep)
         )
         return top, [(h[-1], c[-1]) for h, c in traces]
@@ -118,13 +118,13 @@ class ByteLanguageModel(nn.Module):
         Returns what :meth:`logits` reads after each byte, of shape (N, H), and the states of each
         layer after each byte.
         """
-        return self.climb(
+        return self.run_layers(
             lambda layer, inputs, k: layer.forward_packed(
                 inputs, None if k else symbols, batch_sizes, states[k]
             )
         )
 
-    def climb(
+    def run_layers(
         self, run: Callable[[RecurrentLayer, Tensor, int], State]
     ) -> tuple[Tensor, list[State]]:
         """Run the layers from the bottom up; return the sum of their outputs, and all states.

@@ -75,4 +75,4 @@ def check_operand(
     if operand.dtype != dtype:
         raise ValueError(f"Expected {name} of dtype {dtype}, got {operand.dtype}.")
     if operand.device != device:
-        raise ValueError(f"Expected {name} on device {device}, as x is, got {operand.device}.")
+        raise ValueError(f"Expected {name} on device {device}, got {operand.device}.")

@@ -91,7 +91,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     Raises
     ------
     ValueError
-        If it is "int8" and the device is not the CPU.
+        If it is not known, or "int8" and the device is not the CPU.
     """
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -100,6 +100,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
             f"Precision 'int8' is for the CPU, got device {str(device)!r}: use device='cpu' or "
             "precision='bfloat16'."
         )
+    if precision not in _DTYPES:
+        raise ValueError(f"Unknown precision {precision!r}: expected one of {['auto', *_DTYPES]}.")
     return _DTYPES[precision]
 
 

@@ -30,7 +30,7 @@ def extreme_texts(
     estimator : estimator instance
         A fitted `~sklearn.pipeline.Pipeline` of a featurizer and a `SentimentNeuronClassifier`, a
         fitted search over one, or, with ``neuron``, a fitted featurizer or any pipeline with one.
-    X : array-like of str or bytes, of shape (n_texts,)
+    X : array-like of str or bytes, of shape (n_samples,)
         The texts.
     neuron : int, default=None
         Which neuron of the language model; of several poolings, the first one's value counts. None

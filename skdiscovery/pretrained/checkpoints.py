@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from skdiscovery.nn.weights import Weights, weight_shapes
-from skdiscovery.pretrained.format import FORMAT_VERSION, Config, architecture_of, check_config
+from skdiscovery.pretrained.format import Config, architecture_of, check_config
 from skdiscovery.pretrained.imported import (
     ImportedModel,
     check_names,
@@ -56,10 +56,12 @@ def _config(run: Config, snapshot: Snapshot) -> Config:
     """Return the configuration of the model, as its file would have it."""
     values = snapshot.values
     names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
-    config = {"format_version": FORMAT_VERSION} | {name: run[name] for name in names}
+    config = {name: run[name] for name in names}
     config |= {"n_steps": values["n_steps"], "n_bytes_seen": values["n_bytes"]}
+    n_steps_before = values["n_steps"] - values["step"]  # of the runs that this one went on from
     for row in values["validation_history"][-1:]:
-        config["bits_per_byte"] = row["bits_per_byte"]
+        if row["step"] > n_steps_before:
+            config["bits_per_byte"] = row["bits_per_byte"]
     return config
 
 

@@ -18,14 +18,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from skdiscovery.inference.encoding import nats_per_byte
 from skdiscovery.nn.weights import model_from_weights
-from skdiscovery.pretrained.format import architecture_of, write_model
+from skdiscovery.pretrained.format import StoredDtype, architecture_of, write_model
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
+from skdiscovery.pretrained.layouts import Gates
 from skdiscovery.pretrained.npy_folders import export_openai
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import get_preprocessor
@@ -90,14 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype",
-        choices=["float32", "float16", "int8"],
+        choices=get_args(StoredDtype),
         default="float32",
         help="how a .safetensors file keeps the weights; float16 halves it, int8 quarters it; "
         "default: float32",
     )
     parser.add_argument(
         "--gates",
-        choices=["ifou", "ifuo"],
+        choices=get_args(Gates),
         help="order of the gates in a .pt file, where it is not its system's: ifou for mLSTMs of "
         "sentiment-discovery v0.2, before April 2018, which look like later ones",
     )

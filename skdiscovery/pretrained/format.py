@@ -174,7 +174,7 @@ def _checksum(header: str, arrays: Weights) -> str:
 def _parse_config(path: str | os.PathLike, header: str) -> Config:
     try:
         config = json.loads(header)
-        version = config["format_version"]
+        version = config.pop("format_version")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} has no configuration in its header: {error!r}."

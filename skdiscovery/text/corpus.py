@@ -91,7 +91,7 @@ class TextCorpus:
         if labels is not None and len(labels) != len(encoded):
             raise ValueError(f"Got {len(labels)} labels for {len(encoded)} documents.")
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        offsets = _end_to_end([len(document) for document in encoded])
+        offsets = end_to_end([len(document) for document in encoded])
         labels = None if labels is None else np.asarray(labels)
         return cls(data, offsets, labels, _name(preprocessor))
 
@@ -177,7 +177,15 @@ class TextCorpus:
         >>> corpus[2], corpus.labels
         (b'\n So, so. ', array([ 5,  1, -1]))
         """
-        reader = Reader(text_key, label_key, format, delimiter, encoding, decode_error, errors)
+        reader = Reader(
+            text_key=text_key,
+            label_key=label_key,
+            format=format,
+            delimiter=delimiter,
+            encoding=encoding,
+            decode_error=decode_error,
+            errors=errors,
+        )
         recipe = Recipe.of(path_or_paths, reader, preprocessor, drop_unlabeled, binarize_labels)
         folder = build(recipe, cache_dir)
         corpus = cls._open(folder, _name(preprocessor))
@@ -206,7 +214,7 @@ class TextCorpus:
         if self._chosen is None:
             return self._offsets
         starts, stops = self._bounds()
-        return _end_to_end(stops - starts)
+        return end_to_end(stops - starts)
 
     @property
     def n_bytes(self) -> int:
@@ -323,6 +331,6 @@ def _name(preprocessor: str | Preprocessor | None) -> str | None:
     return preprocessor if isinstance(preprocessor, str) else None
 
 
-def _end_to_end(lengths: Any) -> np.ndarray:
+def end_to_end(lengths: Any) -> np.ndarray:
     """Return where documents of these lengths start end to end, and the end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -170,10 +170,10 @@ class Reader:
     def _json_records(self, path: Path, file: TextIO, format: str) -> Iterator[_Record]:
         keys: dict[str, None] = {}
         for line, record in self._json_values(path, file, format):
-            if self.label_key not in keys and isinstance(record, dict):
-                keys.update(dict.fromkeys(record))
+            if self.label_key is not None and self.label_key not in keys:
+                keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
             yield line, record
-        if keys and self.label_key is not None and self.label_key not in keys:
+        if keys and self.label_key not in keys:
             raise ValueError(f"{path} has no key {self.label_key!r}, found {_listed(keys)}.")
 
     def _json_values(self, path: Path, file: TextIO, format: str) -> Iterator[_Record]:

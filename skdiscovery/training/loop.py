@@ -173,7 +173,7 @@ class _Run:
             except KeyboardInterrupt:
                 interrupted = True
                 logger.warning("interrupted after step %d: keeping its weights", trainer.n_steps)
-        self._say_if_it_was_better()
+        self._warn_if_earlier_was_better()
         return interrupted
 
     def _batches(self) -> Iterator[Batch]:
@@ -296,7 +296,7 @@ class _Run:
         )
         return is_best
 
-    def _say_if_it_was_better(self) -> None:
+    def _warn_if_earlier_was_better(self) -> None:
         """Warn if held-out text says that an earlier model was better than the last."""
         validations = self.trainer.validations_of_run()
         if not validations or not self.group.is_first:

@@ -1,5 +1,6 @@
 """What a run needs before its first step: held-out documents, and checkpoints to go on from."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +22,23 @@ _ADJUSTABLE = {"dropout", "learning_rate", "max_epochs", "max_steps"}
 def hold_out(
     corpus: TextCorpus, fraction: float, seed: int
 ) -> tuple[TextCorpus, list[bytes] | None]:
-    """Return the corpus to train on, and the documents to validate on; None for no fraction."""
+    """Return the corpus to train on, and the documents to validate on; None for no fraction.
+
+    Raises
+    ------
+    ValueError
+        If no document is left to train on.
+    """
     if fraction == 0:
         return corpus, None
+    n_held_out = math.ceil(fraction * len(corpus))
+    if n_held_out >= len(corpus):
+        raise ValueError(
+            f"validation_fraction={fraction} holds out {n_held_out} of {len(corpus)} document(s) "
+            "and leaves none to train on: give more documents, a smaller fraction, or X_val."
+        )
     train, validation = train_test_split(
-        np.arange(len(corpus)), test_size=fraction, random_state=seed
+        np.arange(len(corpus)), test_size=n_held_out, random_state=seed
     )
     return corpus[np.sort(train)], list(corpus[validation])
 
@@ -53,9 +66,7 @@ def open_checkpoints(
             raise ValueError("resume=True needs the checkpoint_dir of the run to resume.")
         return None, None, seed
     run = {
-        name: _said_alike_in_any_process(value)
-        for name, value in parameters.items()
-        if name not in _VARYING
+        name: _portable_value(value) for name, value in parameters.items() if name not in _VARYING
     }
     run |= {
         "initial_weights": None if initial_weights is None else joblib.hash(initial_weights),
@@ -73,7 +84,7 @@ def open_checkpoints(
     return checkpoints, None, seed
 
 
-def _said_alike_in_any_process(value: Any) -> int | float | str | None:
+def _portable_value(value: Any) -> int | float | str | None:
     """Return what a parameter is known by when a run is resumed, which no address may be part of.
 
     What a function makes of the texts is in the corpus' hash, and a generator's seed in the run's.

@@ -163,3 +163,6 @@ def test_layers():
     for layer in (3, -4):
         with pytest.raises(ValueError, match=rf"Layer {layer} is out of range: .* 3 layer\(s\)"):
             encoding.check_layer(layer, 3)
+    for layer in (None, "last", 1.0):
+        with pytest.raises(ValueError, match=f"Expected layer as a whole number, got {layer!r}"):
+            encoding.check_layer(layer, 3)

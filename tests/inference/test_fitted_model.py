@@ -298,8 +298,17 @@ def test_what_is_written_can_be_traced(any_lm):
 def test_a_text_ends_where_the_document_does(lm):
     options = {"n_bytes": 150, "n_samples": 20, "random_state": 0}
     whole, cut = (lm.generate("What", stop_at_end=end, **options) for end in (False, True))
-    assert cut == [text.partition("\n")[0].removesuffix(" ") for text in whole]
+    ends = [text.partition("\n") for text in whole]
+    assert cut == [text.removesuffix(" ") if end else text for text, end, _ in ends]
     assert any(map(str.__ne__, whole, cut))
+
+
+def test_a_text_that_has_not_ended_keeps_its_last_blank(lm):
+    options = {"n_bytes": 9, "n_samples": 50, "random_state": 0}
+    whole, cut = (lm.generate("What", stop_at_end=end, **options) for end in (False, True))
+    going_on = [k for k, text in enumerate(whole) if text.endswith(" ") and "\n" not in text]
+    assert going_on
+    assert [cut[k] for k in going_on] == [whole[k] for k in going_on]
 
 
 @pytest.mark.parametrize("preprocessor", [None, str.encode])

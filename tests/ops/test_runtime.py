@@ -106,6 +106,11 @@ def test_int8_is_for_the_cpu():
         resolve_precision("int8", torch.device("cuda"))
 
 
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"Unknown precision 'half': expected one of \['auto', "):
+        resolve_precision("half", torch.device("cpu"))
+
+
 def flushes():
     return bool(torch.tensor(1e-310, dtype=torch.float64) * 1.0 == 0)
 

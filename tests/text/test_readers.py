@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import lzma
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,17 @@ def test_bad_records_are_skipped_and_counted_once(write, caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith("Skipped 4 of 7 records. The first: ")
     assert "a.jsonl, line 2: not JSON" in record.getMessage()
+
+
+def test_keys_are_not_kept_where_no_label_is_asked_for(tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    lines = (json.dumps({"sentence": "Good.", f"key {k:0100}": 1}) for k in range(20_000))
+    path.write_text("\n".join(lines))
+    tracemalloc.start()
+    assert sum(1 for _ in Reader().read([path])) == 20_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6
 
 
 def test_skipping_everything_is_an_error(write):

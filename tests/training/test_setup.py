@@ -55,3 +55,8 @@ def test_another_function_is_another_run(tmp_path):
     small(tmp_path, max_steps=2, preprocessor=functools.partial(encode, errors="strict")).fit(TEXTS)
     with pytest.raises(ValueError, match="preprocessor was 'partial' and is 'review'"):
         small(tmp_path).fit(TEXTS)
+
+
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match=r"validation_fraction=0.99 holds out 30 of 30 document"):
+        small(validation_fraction=0.99).fit(TEXTS)
