@@ -28,7 +28,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Expected a file to write, got a folder", str(path))
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "Create the folder first", str(path.parent))
+        raise FileNotFoundError(
+            errno.ENOENT, "No such file or directory, create it first", str(path.parent)
+        )
     # In a folder of its own, for what writes the file may do so by way of another.
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED) as folder:
         temporary = Path(folder, path.name)

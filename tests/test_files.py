@@ -127,5 +127,7 @@ def test_a_full_disk_leaves_what_was_there(small_disk):
 def test_an_error_names_the_path_that_was_given(tmp_path):
     with pytest.raises(IsADirectoryError, match=rf"got a folder: '{tmp_path}'"):
         whole_file(tmp_path).__enter__()
-    with pytest.raises(FileNotFoundError, match=rf"Create the folder first: '{tmp_path}/none'"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"No such file or directory, create it first: '{tmp_path}/none'"
+    ):
         whole_file(tmp_path / "none" / "file").__enter__()
