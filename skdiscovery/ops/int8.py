@@ -1,7 +1,7 @@
 """The operator ``skdiscovery::mlstm_packed_int8``: reading with weights in eight bits, on the CPU.
 
 Each row of a recurrent matrix, and at each step each row of the state that meets it, is rounded to
-whole numbers from -127 to 127 and a scale. Their products are exact in int32, and nearly so in
+integers from -127 to 127 and a scale. Their products are exact in int32, and nearly so in
 float32, which takes its place where the processor has no instruction for them; the gates and the
 cell state stay float32.
 """
@@ -30,10 +30,10 @@ class Int8Matrix(NamedTuple):
         values = torch.empty(matrix.shape, dtype=torch.int8)
         scales = torch.empty(len(matrix))
         parts = (tensor.split(_ROWS_AT_ONCE) for tensor in (matrix, values, scales))
-        for rows, whole, scale in zip(*parts, strict=True):
+        for rows, integers, scale in zip(*parts, strict=True):
             scale.copy_(rows.abs().amax(dim=1)).div_(127)
-            # A row of zeros has scale zero, and whole numbers zero.
-            whole.copy_((rows / scale[:, None]).nan_to_num_().round_())
+            # A row of zeros has the scale zero, and zeros.
+            integers.copy_((rows / scale[:, None]).nan_to_num_().round_())
         return cls(values, scales)
 
 

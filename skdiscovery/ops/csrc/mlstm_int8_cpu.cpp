@@ -1,6 +1,6 @@
 // The CPU kernel of the operator that skdiscovery/ops/int8.py defines.
 //
-// Both sides of a product are whole numbers from -127 to 127 with a scale per row: the weights' are
+// Both sides of a product are integers from -127 to 127 with a scale per row: the weights' are
 // given, the states' are found anew at each step. Sums are exact in int32, and nearly so in
 // float32, which stands in without AVX2; gates and cell state are float32.
 
@@ -12,7 +12,7 @@
 
 #include "arrays.h"
 #include "gates.h"
-#include "whole_products.h"
+#include "int8_products.h"
 
 namespace skdiscovery {
 namespace {
@@ -26,7 +26,7 @@ void over_rows(int64_t n_rows, int64_t hidden, const Work& work) {
   });
 }
 
-// The largest absolute value. As bits, since a compiler may reorder only whole numbers' maxima; a
+// The largest absolute value. As bits, since a compiler may reorder only integers' maxima; a
 // NaN has larger bits than any number, so it is found too.
 float largest(const float* row, int64_t n) {
   uint32_t most = 0;
@@ -40,31 +40,31 @@ float largest(const float* row, int64_t n) {
   return value;
 }
 
-// Writes a row as whole numbers; returns what one of them is worth.
-float quantise(const float* row, int64_t n, Whole* quantised) {
+// Writes a row as integers; returns what one of them is worth.
+float quantise(const float* row, int64_t n, RowValue* quantised) {
   const float most = largest(row, n);
   const float per_value = most > 0 ? 127 / most : 0;
 #pragma GCC ivdep
   for (int64_t k = 0; k < n; ++k) {
     quantised[k] =
-        static_cast<Whole>(static_cast<int32_t>(std::nearbyint(row[k] * per_value)) + kShift);
+        static_cast<RowValue>(static_cast<int32_t>(std::nearbyint(row[k] * per_value)) + kShift);
   }
   return most / 127;
 }
 
 struct Matrix {
-  WholeMatrix values;
+  Int8Matrix values;
   const float* scales;
 };
 
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
-      : state_(new_array<Whole>(like, {n * hidden + kRoomBehind})),
+      : state_(new_array<RowValue>(like, {n * hidden + kRoomBehind})),
         scales_(new_array<float>(like, {n})),
         sums_(new_array<Sum>(like, {n, 4 * hidden})),
         m_(new_array<float>(like, {n, hidden})),
-        state(data<Whole>(state_)),
+        state(data<RowValue>(state_)),
         scales(data<float>(scales_)),
         sums(data<Sum>(sums_)),
         m(data<float>(m_)) {}
@@ -73,7 +73,7 @@ struct Scratch {
   Tensor state_, scales_, sums_, m_;
 
  public:
-  Whole* const state;
+  RowValue* const state;
   float* const scales;
   Sum* const sums;
   float* const m;
@@ -132,9 +132,9 @@ std::tuple<Tensor, Tensor> mlstm_packed_int8(Tensor x, OptionalTensor mx, Option
   const int64_t n_rows = (symbols.has_value() ? *symbols : x).size(0), hidden = wh.size(1);
   const Inputs<float> inputs(x, mx, symbols, hidden);
   Arrays<float> real;
-  const Matrix wh_matrix{WholeMatrix(wh), real(wh_scales)};
+  const Matrix wh_matrix{Int8Matrix(wh), real(wh_scales)};
   std::optional<Matrix> wmh_matrix;
-  if (wmh.has_value()) wmh_matrix.emplace(Matrix{WholeMatrix(*wmh), real(*wmh_scales)});
+  if (wmh.has_value()) wmh_matrix.emplace(Matrix{Int8Matrix(*wmh), real(*wmh_scales)});
   const Tensor h = new_array<float>(h0, {n_rows, hidden});
   const Tensor c = new_array<float>(h0, {n_rows, hidden});
   const Scratch scratch(h0, h0.size(0), hidden);

@@ -1,8 +1,8 @@
-// Products of whole numbers from -127 to 127, in the way that suits the processor.
+// Products of integers from -127 to 127, in the way that suits the processor.
 //
-// A WholeMatrix is made once from eight-bit weights w (n_columns, k); multiply(rows, n_rows, out)
-// is out = rows . w^T, as Sum, for rows of numbers to which kShift is added, as Whole. Behind the
-// last row there must be room for kRoomBehind more numbers.
+// An Int8Matrix is made once from eight-bit weights w (n_columns, k); multiply(rows, n_rows, out)
+// is out = rows . w^T, as Sum, for rows of numbers to which kShift is added, as RowValue. Behind
+// the last row there must be room for kRoomBehind more numbers.
 
 #pragma once
 
@@ -23,17 +23,17 @@ constexpr int64_t kRoomBehind = 3;
 
 #if defined(__AMX_INT8__)
 
-using Whole = int8_t;
+using RowValue = int8_t;
 using Sum = int32_t;
 constexpr int kShift = 0;
 
 // torch has this product, and uses the processor's units for it.
-class WholeMatrix {
+class Int8Matrix {
  public:
-  explicit WholeMatrix(const Tensor& w)
+  explicit Int8Matrix(const Tensor& w)
       : n_columns_(w.size(0)), k_(w.size(1)), values_(arrays_(w)) {}
 
-  void multiply(const Whole* rows, int64_t n_rows, Sum* out) const {
+  void multiply(const RowValue* rows, int64_t n_rows, Sum* out) const {
     // torch misreads the transpose of a single column.
     const Tensor columns = k_ > 1 ? view_of(values_, k_, n_columns_, k_, Side::transposed)
                                   : view_of(values_, 1, n_columns_, n_columns_, Side::plain);
@@ -42,9 +42,9 @@ class WholeMatrix {
   }
 
  private:
-  Arrays<Whole> arrays_;
+  Arrays<RowValue> arrays_;
   int n_columns_, k_;
-  const Whole* values_;
+  const RowValue* values_;
 };
 
 #elif defined(__AVX2__)
@@ -53,18 +53,18 @@ class WholeMatrix {
 // (torch's own product packs its matrix anew each time.)
 #if defined(__AVX512VNNI__)
 
-using Whole = uint8_t;
+using RowValue = uint8_t;
 
 // Four bytes (vpdpbusd), of which those of one side have no sign: the rows', so these are shifted.
-struct WholeProducts {
+struct IntegerProducts {
   using Weight = int8_t;
-  using Row = Whole;
+  using Row = RowValue;
   using Sum = int32_t;
   using Vector = __m512i;
   static constexpr int kDepth = 4, kRows = 14, kShift = 128;
 
   static Vector load(const int8_t* weights) { return _mm512_load_si512(weights); }
-  static Vector broadcast(const Whole* row) {
+  static Vector broadcast(const RowValue* row) {
     int32_t four;
     std::memcpy(&four, row, sizeof(four));
     return _mm512_set1_epi32(four);
@@ -76,13 +76,13 @@ struct WholeProducts {
 
 #else
 
-using Whole = int16_t;
+using RowValue = int16_t;
 
 // Two 16-bit numbers (vpmaddwd), which is twice as much at once as float32's instruction; torch
 // takes twenty times as long here as with float32.
-struct WholeProducts {
+struct IntegerProducts {
   using Weight = int8_t;
-  using Row = Whole;
+  using Row = RowValue;
   using Sum = int32_t;
   using Vector = __m256i;
   static constexpr int kDepth = 2, kRows = 4, kShift = 0;
@@ -90,7 +90,7 @@ struct WholeProducts {
   static Vector load(const int8_t* weights) {
     return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
   }
-  static Vector broadcast(const Whole* row) {
+  static Vector broadcast(const RowValue* row) {
     int32_t two;
     std::memcpy(&two, row, sizeof(two));
     return _mm256_set1_epi32(two);
@@ -102,49 +102,49 @@ struct WholeProducts {
 
 #endif
 
-using Sum = WholeProducts::Sum;
-constexpr int kShift = WholeProducts::kShift;
+using Sum = IntegerProducts::Sum;
+constexpr int kShift = IntegerProducts::kShift;
 
-class WholeMatrix {
+class Int8Matrix {
  public:
-  explicit WholeMatrix(const Tensor& w)
+  explicit Int8Matrix(const Tensor& w)
       : panels_(Arrays<int8_t>()(w), w.size(1), w.size(0), 1, w.size(1)) {
     // A shifted state's sums are too large by what the shift alone would give.
-    const std::vector<Whole> shift(w.size(1) + kRoomBehind, kShift);
+    const std::vector<RowValue> shift(w.size(1) + kRoomBehind, kShift);
     std::vector<Sum> sums(w.size(0));
     panels_.multiply(shift.data(), 1, sums.data());
     for (Sum& sum : sums) sum = -sum;
     panels_.start_at(sums.data());
   }
 
-  void multiply(const Whole* rows, int64_t n_rows, Sum* out) const {
+  void multiply(const RowValue* rows, int64_t n_rows, Sum* out) const {
     panels_.multiply(rows, n_rows, out);
   }
 
  private:
-  Panels<WholeProducts> panels_;
+  Panels<IntegerProducts> panels_;
 };
 
 #else
 
-using Whole = float;
+using RowValue = float;
 using Sum = float;
 constexpr int kShift = 0;
 
 // float32's sums of up to 1,040 of these products are exact, and of more nearly so.
-class WholeMatrix {
+class Int8Matrix {
  public:
-  explicit WholeMatrix(const Tensor& w)
+  explicit Int8Matrix(const Tensor& w)
       : n_columns_(w.size(0)), k_(w.size(1)), values_(arrays_(w)) {}
 
-  void multiply(const Whole* rows, int64_t n_rows, Sum* out) const {
+  void multiply(const RowValue* rows, int64_t n_rows, Sum* out) const {
     skdiscovery::multiply(rows, n_rows, values_, n_columns_, k_, Side::transposed, out);
   }
 
  private:
-  Arrays<Whole> arrays_;
+  Arrays<RowValue> arrays_;
   int n_columns_, k_;
-  const Whole* values_;
+  const RowValue* values_;
 };
 
 #endif
