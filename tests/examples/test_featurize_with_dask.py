@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import signal
+import time
 
 import joblib
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, SentimentNeuronClassifier
 from skdiscovery.datasets import load_reviews
 from skdiscovery.text.readers import Reader
 
@@ -36,8 +37,12 @@ def client():
 
 
 @pytest.fixture(scope="module")
-def featurizer():
-    return MLSTMFeaturizer(neurons=[3, 1, 4], device="cpu")
+def featurizer(tmp_path_factory):
+    """One with a small model of its own: the one that ships takes a while to reach the workers."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    lm = ByteMLSTMLanguageModel(64, max_steps=1, batch_size=1, device="cpu", random_state=0)
+    lm.fit(["A film to see. " * 20]).save_pretrained(path)
+    return MLSTMFeaturizer(path, neurons=[3, 1, 4], device="cpu")
 
 
 @pytest.fixture
@@ -99,10 +104,16 @@ def test_two_files_of_one_name_are_refused_before_any_work(script, tmp_path):
 def test_a_worker_that_is_killed_half_way_loses_nothing(
     script, client, files, featurizer, tmp_path
 ):
+    class SlowReader(Reader):
+        def read(self, paths):
+            time.sleep(0.5)
+            return super().read(paths)
+
     folder = tmp_path / "features"
-    running = script.featurize(client, files, folder, featurizer, Reader())
+    running = script.featurize(client, files, folder, featurizer, SlowReader())
     done = [next(running)]
     workers = client.run(os.getpid)
+    assert len([*folder.glob("*.npy")]) < N_FILES
     os.kill(next(iter(workers.values())), signal.SIGKILL)
     done += running
     assert len(dict(done)) == N_FILES
