@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts, is_positive = load_reviews(return_X_y=True)
     labels = np.where(is_positive, "positive", "negative")
     try:
+        check_is_picture(options.output)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device)
         pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
@@ -54,27 +55,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(options.output)
 
 
+def check_is_picture(path: Path) -> None:
+    """Raise a ValueError if matplotlib knows no format by the extension."""
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise ValueError(f"--output: expected a name that ends in one of {[*formats]}, got {path}")
+
+
 def draw(
     pipeline: Pipeline, column: int, table: pd.DataFrame, texts: list[str], labels: np.ndarray
 ) -> Figure:
     """Draw the histogram, and below it the texts of both ends, coloured by the neuron."""
-    figure = Figure(figsize=(12, 4 + 0.6 * len(table)), layout="constrained")
-    tails = list(table.groupby("tail", sort=False))
-    heights = [4, *(0.6 * len(rows) for _, rows in tails)]
-    histogram, *heatmaps = figure.subplots(1 + len(tails), 1, height_ratios=heights)
+    height = 0.6 * len(table)
+    figure = Figure(figsize=(12, 4 + height), layout="constrained")
+    histogram, heatmap = figure.subplots(2, 1, height_ratios=[4, height])
     NeuronHistogramDisplay.from_estimator(pipeline, texts, labels, neuron=column, ax=histogram)
-    neuron = int(pipeline[0].feature_neurons_[column])
-    for ax, (tail, rows) in zip(heatmaps, tails, strict=True):
-        plot_heatmap(
-            pipeline,
-            rows["text"].tolist(),
-            neuron=neuron,
-            width=WIDTH,
-            rows_per_page=1000,  # all, on the one page that there is
-            scale="symmetric",
-            ax=ax,
-        )
-        ax.set_title(f"{tail} values", loc="left", fontsize="medium")
+    plot_heatmap(
+        pipeline,
+        table["text"].tolist(),
+        neuron=int(pipeline[0].feature_neurons_[column]),
+        width=WIDTH,
+        rows_per_page=1000,  # all, on the one page that there is
+        scale="symmetric",
+        ax=heatmap,
+    )
+    heatmap.set_title("from the highest value to the lowest", loc="left", fontsize="medium")
     return figure
 
 

@@ -1,6 +1,7 @@
 """Labelled texts from files, for sentiment_transfer.py: a table for each of train, valid, test."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,9 @@ from regressions import Parts
 from sklearn.utils.multiclass import check_classification_targets
 
 from skdiscovery.datasets import fetch_sst2
-from skdiscovery.text.labels import is_missing
+from skdiscovery.text.labels import Label, is_missing
+from skdiscovery.text.readers import Reader
 from skdiscovery.text.splitting import part_sizes
-
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def read_tables(options: argparse.Namespace) -> Parts:
@@ -24,25 +23,18 @@ def read_tables(options: argparse.Namespace) -> Parts:
     for part, subset in zip(PARTS, ("train", "validation", "test"), strict=True):
         path = getattr(options, part)
         if path is not None:
-            table = read_table(path, text_key, options.delimiter)
+            table = read_table(path, part, options)
         elif options.train is None:
             table = fetch_sst2(subset=subset, as_frame=True).frame.rename(
                 columns={"text": text_key, "label": label_key}
             )
         else:
             continue
-        if text_key not in table:
-            raise ValueError(f"--{part}: no column {text_key!r} among {list(table)}: --text-key?")
-        if label_key in table:
-            table[label_key] = read_labels(table[label_key])
-        if options.drop_unlabeled and label_key in table and is_scored(part, options):
+        if options.drop_unlabeled and is_scored(part, options):
             table = table.dropna(subset=[label_key]).reset_index(drop=True)
             table[label_key] = table[label_key].convert_dtypes()  # 1 again, not 1.0 as beside NaN
-        if table.empty:
-            raise ValueError(f"--{part}: there are no rows")
-        for row, text in enumerate(table[text_key]):
-            if not isinstance(text, str):
-                raise ValueError(f"--{part}: row {row} (of 0, 1, ...) has no text but {text!r}")
+            if table.empty:
+                raise ValueError(f"--{part}: no row has a label")
         tables[part] = table
     return split_training_set(tables, options) if options.split else tables
 
@@ -61,30 +53,26 @@ def split_training_set(tables: Parts, options: argparse.Namespace) -> Parts:
     return tables | drawn
 
 
-def read_table(path: Path, text_key: str, delimiter: str | None) -> pd.DataFrame:
-    """Read a csv, tsv or json file, compressed or not."""
-    kind = extension(path)
-    if kind in SEPARATORS:
-        return pd.read_csv(
-            path,
-            sep=delimiter or SEPARATORS[kind],
-            dtype={text_key: str},
-            keep_default_na=False,  # "NA" is a text like any other
+def read_table(path: Path, part: str, options: argparse.Namespace) -> pd.DataFrame:
+    """Read the texts of a file and, if the part is scored, their labels."""
+    is_labelled = is_scored(part, options)
+    try:
+        reader = Reader(
+            text_key=options.text_key,
+            label_key=options.label_key if is_labelled else None,
+            delimiter=options.delimiter,
+            encoding=options.encoding,
+            decode_error=options.decode_error,
         )
-    if kind == ".json":
-        try:
-            return pd.read_json(path, dtype=False)
-        except ValueError:
-            pass  # not one list, so one object per line
-    if kind in (".json", ".jsonl"):
-        return pd.read_json(path, lines=True, dtype=False)
-    raise ValueError(
-        f"{path}: expected a file that ends in .csv, .tsv, .json or .jsonl, or in one of these and "
-        f"{', '.join(COMPRESSIONS)}"
-    )
+        texts, labels = zip(*reader.read([path]), strict=True)
+    except ValueError as error:
+        hint = " A test set without labels? See --no-test-eval." if part == "test" else ""
+        raise ValueError(f"--{part}: {error}{hint}") from error
+    table = pd.DataFrame({options.text_key: texts})
+    return table.assign(**{options.label_key: read_labels(labels)}) if is_labelled else table
 
 
-def read_labels(labels: pd.Series) -> pd.Series:
+def read_labels(labels: Iterable[Label]) -> pd.Series:
     """Return labels as numbers if all read as such; NaN where one is missing."""
     known = pd.Series([np.nan if is_missing(label) else label for label in labels])
     try:
@@ -100,11 +88,9 @@ def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
     for part, table in tables.items():
         if not is_scored(part, options):
             continue
-        hint = " See --no-test-eval for a test set without labels." if part == "test" else ""
-        if key not in table:
-            raise ValueError(f"--{part}: no column {key!r} among {list(table)}: --label-key?{hint}")
         if n_missing := int(table[key].isna().sum()):
             counts = f"{n_missing} of {len(table)} rows have no {key!r}"
+            hint = " Or --no-test-eval?" if part == "test" else ""
             raise ValueError(f"--{part}: {counts}: --drop-unlabeled?{hint}")
         y[part] = np.asarray(table[key].tolist())
     if len(np.unique(y["train"])) < 2:
@@ -135,10 +121,3 @@ def binarized(y: Parts) -> Parts:
 def is_scored(part: str, options: argparse.Namespace) -> bool:
     """Return whether a part has labels."""
     return not (part == "test" and options.no_test_eval)
-
-
-def extension(path: Path) -> str:
-    """Return the extension, or the one before it if that is a compression's."""
-    if path.suffix.lower() in COMPRESSIONS:
-        path = path.with_suffix("")
-    return path.suffix.lower()

@@ -24,6 +24,7 @@ These files go to EXPERIMENT_DIR/EXPERIMENT_NAME:
 import argparse
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from itertools import chain
@@ -36,16 +37,21 @@ from matplotlib.figure import Figure
 from skdiscovery import ByteMLSTMLanguageModel, LearningCurveDisplay, TextCorpus
 from skdiscovery.datasets import fetch_imdb
 from skdiscovery.inference.pooling import POOLINGS
+from skdiscovery.nn import Architecture
 from skdiscovery.nn.widening import widen_weights
 from skdiscovery.ops.runtime import resolve_device, resolve_precision
-from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.text.splitting import normalized_proportions
 from skdiscovery.training.distribution import count_devices, n_launched
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = PARTS[1:]
 # What a model's file decides. Its hidden_size can be raised.
-OF_THE_MODEL = ("cell", "embedding_size", "n_layers", "preprocessor")
+OF_THE_MODEL = {
+    "cell": "--cell",
+    "embedding_size": "--embedding-size",
+    "n_layers": "--layers",
+    "preprocessor": "--preprocessor",
+}
 WEIGHT_NORM = {"none": False, "recurrent": True, "all": "all"}
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
@@ -119,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lm = make_language_model(options)
         parts = read_parts(options, lm.preprocessor)
         if not options.evaluate_only:
-            set_limits(lm, options.n_megabytes, parts["train"].n_bytes)
+            set_limits(lm, options, parts["train"].n_bytes)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not options.evaluate_only:
@@ -144,8 +150,8 @@ def make_language_model(options: argparse.Namespace) -> ByteMLSTMLanguageModel:
     else:
         lm = ByteMLSTMLanguageModel.from_pretrained(options.load)
         if of_the_model:
-            names = ", ".join(of_the_model)
-            raise ValueError(f"--load: the model has its own {names}; leave that option out")
+            flags = ", ".join(OF_THE_MODEL[name] for name in of_the_model)
+            raise ValueError(f"--load: the model's file decides about {flags}: leave that out")
         if "hidden_size" in options and options.hidden_size != lm.hidden_size:
             widen(lm, options.hidden_size, options.random_state)
     given = {name: value for name, value in vars(options).items() if name in lm.get_params()}
@@ -162,19 +168,22 @@ def make_language_model(options: argparse.Namespace) -> ByteMLSTMLanguageModel:
 def widen(lm: ByteMLSTMLanguageModel, hidden_size: int, seed: int) -> None:
     """Give a fitted model more neurons, so that it computes what it did before."""
     rng = np.random.RandomState(seed)
-    lm.weights_ = widen_weights(lm.weights_, architecture_of(lm.config_), hidden_size, rng)
+    lm.weights_ = widen_weights(lm.weights_, Architecture.from_config(lm.config_), hidden_size, rng)
     lm.config_ |= {"hidden_size": hidden_size}
 
 
-def set_limits(lm: ByteMLSTMLanguageModel, n_megabytes: float | None, n_bytes: int) -> None:
+def set_limits(lm: ByteMLSTMLanguageModel, options: argparse.Namespace, n_bytes: int) -> None:
     """Set how long to train on text of so many bytes."""
-    n_steps = lm.max_steps
+    n_steps, n_megabytes, n_epochs = options.max_steps, options.n_megabytes, options.max_epochs
     if n_megabytes is not None:
+        if not 0 < n_megabytes < math.inf:
+            raise ValueError(f"--n-megabytes: expected a number above 0, got {n_megabytes:g}")
         length = lm.seq_length if lm.seq_length > 0 else n_bytes // max(1, -lm.seq_length)
         # Of at least a byte: what is out of range is for fit to refuse.
-        n_steps = round(1e6 * n_megabytes / max(1, lm.batch_size * length))
-    # Where steps are the limit, epochs must not be: each has a step at least.
-    lm.set_params(max_steps=n_steps, max_epochs=lm.max_epochs or n_steps or 1)
+        n_steps = max(1, round(1e6 * n_megabytes / max(1, lm.batch_size * length)))
+    if n_epochs is None:  # where steps are the limit, epochs must not be: each has a step at least
+        n_epochs = 1 if n_steps is None else max(1, n_steps)
+    lm.set_params(max_steps=n_steps, max_epochs=n_epochs)
 
 
 def train(
@@ -203,6 +212,8 @@ def read_parts(options: argparse.Namespace, preprocessor: str | None) -> dict[st
             text_key=options.text_key,
             format=options.format,
             delimiter=options.delimiter,
+            encoding=options.encoding,
+            decode_error=options.decode_error,
             preprocessor=preprocessor,
             cache_dir=options.cache_dir,
         )
@@ -324,6 +335,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--split", default="1000,1,1", help=f"{shares} (default: %(default)s)")
     add("--text-key", default="sentence", help="column or key of the texts (default: %(default)s)")
     add("--delimiter", default=",", help="between the columns of csv files (default: a comma)")
+    add("--encoding", default="utf-8", help="of the files (default: %(default)s)")
+    ways, wrong = ("strict", "ignore", "replace"), "what becomes of bytes that are not in it"
+    add("--decode-error", choices=ways, default="strict", help=f"{wrong} (default: %(default)s)")
     formats = ("auto", "csv", "tsv", "json", "jsonl", "txt")
     add("--format", choices=formats, default="auto", help="of the files (default: by extension)")
     bytes_by = ("review", "openai", "nvidia")

@@ -31,10 +31,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from labelled_tables import extension, labels_of, read_tables
+from labelled_tables import labels_of, read_tables
 from matplotlib.figure import Figure
 from regressions import Parts, fit_tfidf, mask, search_l1, terms
 from sklearn.dummy import DummyClassifier
+from sklearn.utils import check_random_state
 
 from skdiscovery import (
     MLSTMFeaturizer,
@@ -99,17 +100,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment that the command line describes."""
     parser = make_parser()
     options = parser.parse_args(argv)
-    try:  # all that can be wrong with the input, before any work
-        if options.write_results and extension(options.write_results) not in (".csv", ".json"):
-            raise ValueError(
-                f"--write-results: expected .csv or .json, got {options.write_results}"
-            )
+    results = options.write_results
+    try:  # all that can be wrong with the input and the folders, before any work
+        if results and results.suffix.lower() not in (".csv", ".json"):
+            raise ValueError(f"--write-results: expected .csv or .json, got {results}")
+        check_random_state(options.seed)
         tables = read_tables(options)
         y = labels_of(tables, options)
         featurizer = make_featurizer(options)
+        if results:
+            made(results.parent)
+        folder = made(experiment_folder(options))
     except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
-    folder = experiment_folder(options)
 
     texts = {part: table[options.text_key] for part, table in tables.items()}
     start = time.perf_counter()
@@ -123,9 +126,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     search = search_l1(X, y, min(max(N_PLOTTED, k), len(names)), options.seed)
     everything, top = search.all_neurons_, search.neuron_indices_
     report("all_neurons", everything, X, y, folder, C=search.C)
-    printed = ", ".join(names[top[: max(N_PRINTED, k)]])
-    pooled = "" if featurizer.pooling_ == ("last",) else f" ({' and '.join(featurizer.pooling_)})"
-    print(f"neuron(s) {printed} are top sentiment neurons{pooled}")
+    if search.coef_.any():
+        printed, pooling = ", ".join(names[top[: max(N_PRINTED, k)]]), featurizer.pooling_
+        pooled = "" if pooling == ("last",) else f" ({' and '.join(pooling)})"
+        print(f"neuron(s) {printed} are top sentiment neurons{pooled}")
+    else:
+        print("no neuron is used: all weights are 0, and every text gets the same label")
     report("masked_n_neurons", mask(everything, top[:k]), X, y, folder)
     X_few = {part: features[:, top[:k]] for part, features in X.items()}
     few = search_l1(X_few, y, 1, options.seed)
@@ -135,10 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     part = "test" if "test" in y else "train"
     draw_neurons(X[part][:, top[:N_PLOTTED]], y[part], names[top[:N_PLOTTED]], folder)
     draw_weights(search, names, folder)
-    if options.write_results:
+    if results:
         part = "test" if "test" in tables else "train"
-        results = results_table(tables[part], X[part], everything, top, names, options)
-        write_table(results, options.write_results)
+        table = results_table(tables[part], X[part], everything, top, names, options)
+        write_table(table, results)
     if options.baselines:
         report_baselines(texts, y)
     report_speed(sum(map(len, texts.values())), seconds, options)
@@ -306,8 +312,7 @@ def results_table(
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write csv or json, by the extension."""
-    made(path.parent)
-    if extension(path) == ".csv":
+    if path.suffix.lower() == ".csv":
         table.to_csv(path, index=False)
     else:
         table.to_json(path, orient="records", force_ascii=False)
@@ -344,9 +349,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
-    data = "a .csv, .tsv, .json (a list, or an object per line) or .jsonl file, or one of these "
-    data += "compressed: .gz, .bz2, .xz"
-    add("--train", type=Path, help=f"training set, {data}. Default: SST-2, as for the next two")
+    kinds = "csv, tsv, json, jsonl, or one of these compressed with gz, bz2 or xz"
+    add("--train", type=Path, help=f"training set: {kinds}. Default: SST-2, as for the next two")
     add("--valid", type=Path, help="validation set, likewise. Without: C by training accuracy")
     add("--test", type=Path, help="test set, likewise")
     add("--split", help="shares of --train for training, validation and test; files replace theirs")
@@ -355,7 +359,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--drop-unlabeled", action="store_true", help="leave out rows that have no label")
     halves = "1 for labels above the middle of their range in the training set, else 0"
     add("--binarize-labels", action="store_true", help=halves)
-    add("--delimiter", help="between columns. Default: a comma in .csv, a tab in .tsv")
+    add("--delimiter", default=",", help="between the columns of csv files")
+    add("--encoding", default="utf-8", help="of the files")
+    ways = ("strict", "ignore", "replace")
+    add("--decode-error", choices=ways, default="strict", help="of bytes that are not in it")
     add("--language-model", default="default", help="name of a shipped model, or a file")
     poolings = ("auto", "last", "mean", "max")
     add("--pooling", nargs="+", choices=poolings, default=["auto"], help="of states over the bytes")

@@ -7,7 +7,8 @@ r"""Colour a text by a neuron, or write on from it with the neuron held, and dra
 The neuron is that of --neuron, or the one that a classifier picks on the reviews that ship, with
 the sign that it gives to it. What is written is printed; pictures go to
 EXPERIMENT_DIR/EXPERIMENT_NAME/heatmaps, a file (or several, of a long text) that is named after how
-the text begins and the neuron.
+the text begins, the neuron and its state; another model or scale needs an EXPERIMENT_NAME of its
+own.
 """
 
 import argparse
@@ -80,19 +81,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             sign = -sign
         read = write_on if options.generate else read_text
         text_bytes, values = read(lm, neuron, sign, options)
+        layer = options.layer % lm.config_["n_layers"]
         display = HeatmapDisplay(
             text_bytes,
             values,
             description=f"neuron {neuron}{' (sign flipped)' if sign < 0 else ''}, "
-            f"{options.state} state of layer {options.layer % lm.config_['n_layers']}",
+            f"{options.state} state of layer {layer}",
             width=options.width,
             scale=options.scale,
             colorbar=options.colorbar,
         )
         folder = options.experiment_dir / options.experiment_name / "heatmaps"
         folder.mkdir(parents=True, exist_ok=True)
+        flipped = "_flipped" if sign < 0 else ""
         held = "" if options.overwrite is None else f"_held{options.overwrite:+g}"
-        paths = display.save(folder / f"{safe_stem(text_bytes[0])}_neuron-{neuron}{held}.png")
+        shown = f"layer-{layer}_{options.state}_neuron-{neuron}{flipped}{held}"
+        paths = display.save(folder / f"{safe_stem(text_bytes[0])}_{shown}.png")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(*paths, sep="\n")

@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from hashlib import sha256
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,8 +22,8 @@ from skdiscovery.inference.loading import load_model
 from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.language_model import ByteMLSTMLanguageModel
+from skdiscovery.nn import Architecture
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
-from skdiscovery.pretrained.format import architecture_of
 
 # Texts that take so many bits per byte more than those that the model was validated on look unlike
 # them: each byte is half as likely. Reviews of other things and sentences of reviews take up to
@@ -287,7 +287,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         model = self.language_model_
         module, dtype = load_model(
             model.weights_,
-            architecture_of(model.config_),
+            Architecture.from_config(model.config_),
             self.device,
             self.precision,
             self.backend,
@@ -341,7 +341,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         dtype = resolve_precision(self.precision, resolve_device(self.device))
         layer = encoding.check_layer(self.layer, self.language_model_.config_["n_layers"])
         settings = [_VECTORS_VERSION, self.state, layer, str(dtype), self.pooling_]
-        digest = blake2b(json.dumps(settings).encode(), digest_size=32)
+        # Not blake2b: processors have instructions for this one, and there is much to hash.
+        digest = sha256(json.dumps(settings).encode())
         digest.update(self.feature_neurons_.tobytes())
         for name, array in sorted(self.language_model_.weights_.items()):
             digest.update(name.encode())

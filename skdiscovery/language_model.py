@@ -18,9 +18,10 @@ from sklearn.utils.validation import check_is_fitted
 from skdiscovery.inference import encoding
 from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
+from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
-from skdiscovery.pretrained.format import Config, StoredDtype, architecture_of, write_model
+from skdiscovery.pretrained.format import StoredDtype, write_model
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
@@ -112,8 +113,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     resume : bool, default=False
         Whether ``fit`` goes on from the last checkpoint in ``checkpoint_dir``, if there is one: on
         a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps``,
-        ``learning_rate`` and ``dropout`` may have changed: from that step on the schedule is that
-        of the new ones, so a run that has ended can be made longer, with the optimizer's memory.
+        ``learning_rate``, ``dropout`` and ``checkpoint_every`` may have changed: from that step on
+        the schedule is that of the new ones, so a run that has ended can be made longer, with the
+        optimizer's memory.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last one.
     random_state : int, RandomState instance or None, default=None
@@ -387,7 +389,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         path : path-like
             The file. It is replaced in one step, once all is written.
         dtype : {"float32", "float16", "int8"}, default="float32"
-            How the weights are stored. "int8" is the recurrent matrices in whole numbers from -127
+            How the weights are stored. "int8" is the recurrent matrices in integers from -127
             to 127 and a scale per row, which is how ``precision="int8"`` reads them, and the rest
             in float16: for a model of one layer, a quarter of "float32".
 
@@ -429,8 +431,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         """
         resolve_device(device)
         _, weights, config = import_model(find_model(name_or_path))
-        names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
-        model = cls(**{name: config[name] for name in names}, device=device)
+        architecture = asdict(Architecture.from_config(config))
+        model = cls(**architecture, preprocessor=config["preprocessor"], device=device)
         model._set_fitted(weights, config, [], [])
         return model
 
@@ -493,7 +495,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         return trainer
 
     def _check_architecture(self) -> None:
-        fitted, architecture = architecture_of(self.config_), self._architecture()
+        fitted, architecture = Architecture.from_config(self.config_), self._architecture()
         if fitted != architecture:
             raise ValueError(
                 f"Training cannot go on from a model with {fitted} as {architecture}: set the "

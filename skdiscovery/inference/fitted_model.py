@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from skdiscovery.inference import encoding
 from skdiscovery.inference.loading import load_model
 from skdiscovery.inference.sampling import Trace, sample
-from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights
-from skdiscovery.pretrained.format import Config, architecture_of
 from skdiscovery.text import TextCorpus, encode_documents
 from skdiscovery.text.preprocessing import PREFIX, SUFFIX
 
@@ -149,7 +149,7 @@ class FittedModelMixin:
 
     @validate_params(
         {
-            "prompt": [str, "array-like"],
+            "prompt": [str, bytes, "array-like"],
             "n_bytes": [Interval(Integral, 0, None, closed="left")],
             "n_samples": [Interval(Integral, 1, None, closed="left")],
             "temperature": [Interval(Real, 0, np.finfo(float).max, closed="both")],
@@ -165,7 +165,7 @@ class FittedModelMixin:
     )
     def generate(
         self,
-        prompt: str | Sequence[str] = "",
+        prompt: str | bytes | Sequence[str | bytes] = "",
         *,
         n_bytes: int = 200,
         n_samples: int = 1,
@@ -182,7 +182,7 @@ class FittedModelMixin:
 
         Parameters
         ----------
-        prompt : str or sequence of str, default=""
+        prompt : str or bytes, or sequence of these, default=""
             How the texts begin.
         n_bytes : int, default=200
             Number of bytes to write after the prompt.
@@ -248,7 +248,7 @@ class FittedModelMixin:
         traced = np.arange(0)
         if trace_neurons is not None:
             traced = encoding.check_neurons(trace_neurons, n_neurons)
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [prompt] if isinstance(prompt, str | bytes) else prompt
         documents = self.preprocess(prompts)
         seed = int(check_random_state(random_state).randint(2**31))
         primers = [
@@ -285,7 +285,7 @@ class FittedModelMixin:
         check_is_fitted(self)
         return load_model(
             self.weights_,
-            architecture_of(self.config_),
+            Architecture.from_config(self.config_),
             self.device,
             self.precision,
             self.backend,

@@ -1,8 +1,8 @@
 """The language model: embedding, a stack of recurrent layers, and a head over the 256 bytes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from skdiscovery.nn.cells import LSTMLayer, MLSTMLayer, RecurrentLayer, State
 
 N_SYMBOLS = 256
+
+Config = dict[str, Any]
+"""What a model's file says beside its weights: architecture, preprocessor, how it was trained."""
 
 WeightNorm = bool | Literal["all"]
 """Which matrices have weight norm: none, those of the recurrent layers, or the head's too."""
@@ -24,6 +27,11 @@ class Architecture:
     embedding_size: int = 64
     n_layers: int = 1
     cell: Literal["mlstm", "lstm"] = "mlstm"
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Return the architecture of the model that a configuration is of."""
+        return cls(**{field.name: config[field.name] for field in fields(cls)})
 
 
 class ByteLanguageModel(nn.Module):

@@ -114,15 +114,19 @@ function drawHistogram() {
     const place = { x: x(value), y: height - 6, "text-anchor": anchor, fill: "currentColor" };
     parts.push(makeSvg("text", place, signed(value, 2)));
   }
-  if (neuron.threshold !== null && neuron.threshold >= low && neuron.threshold <= low + span) {
-    const at = x(neuron.threshold);
-    parts.push(makeSvg("path", { ...ink, d: `M${at} 4V${y(0)}`, "stroke-dasharray": "6 4" }));
+  let threshold = "";
+  if (neuron.threshold !== null) {
+    const isBeyond = neuron.threshold < low || neuron.threshold > low + span;
+    threshold = ` Threshold, ${isBeyond ? "beyond the axis" : "upright line"}: ${signed(neuron.threshold, 2)}.`;
+    if (!isBeyond) {
+      const at = x(neuron.threshold);
+      parts.push(makeSvg("path", { ...ink, d: `M${at} 4V${y(0)}`, "stroke-dasharray": "6 4" }));
+    }
   }
   const at = x(neuron.values[chosen]);
   const mark = `M${at} ${y(0) + 2}l-6 11h12Z`;
   parts.push(makeSvg("path", { id: "mark", d: mark, fill: "currentColor" }));
   find("histogram").replaceChildren(...parts);
-  const threshold = neuron.threshold === null ? "" : ` Dashed: threshold ${signed(neuron.threshold, 2)}.`;
   find("histogram-caption").textContent =
     `Texts by the value of ${neuron.name}; the triangle is the text below.${threshold}`;
 }

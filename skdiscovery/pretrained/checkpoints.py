@@ -1,13 +1,15 @@
 """What training leaves on its way, as a model: a checkpoint of ``fit(checkpoint_dir=...)``."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from skdiscovery.nn.model import Architecture, Config
 from skdiscovery.nn.weights import Weights, weight_shapes
-from skdiscovery.pretrained.format import Config, architecture_of, check_config
+from skdiscovery.pretrained.format import check_config
 from skdiscovery.pretrained.imported import (
     ImportedModel,
     check_names,
@@ -46,7 +48,7 @@ def import_checkpoint(path: Path) -> ImportedModel:
             f"{os.fspath(path)!r} is a damaged checkpoint ({error!r}): take another of its folder."
         ) from error
     check_config(path, config, len(arrays))
-    expected = weight_shapes(architecture_of(config))
+    expected = weight_shapes(Architecture.from_config(config))
     check_names(path, _SYSTEM, arrays.keys(), expected.keys())
     check_shapes(path, _SYSTEM, {name: array.shape for name, array in arrays.items()}, expected)
     return ImportedModel(_SYSTEM, arrays, config)
@@ -55,9 +57,12 @@ def import_checkpoint(path: Path) -> ImportedModel:
 def _config(run: Config, snapshot: Snapshot) -> Config:
     """Return the configuration of the model, as its file would have it."""
     values = snapshot.values
-    names = ("hidden_size", "embedding_size", "n_layers", "cell", "preprocessor")
-    config = {name: run[name] for name in names}
-    config |= {"n_steps": values["n_steps"], "n_bytes_seen": values["n_bytes"]}
+    config = {
+        **asdict(Architecture.from_config(run)),
+        "preprocessor": run["preprocessor"],
+        "n_steps": values["n_steps"],
+        "n_bytes_seen": values["n_bytes"],
+    }
     n_steps_before = values["n_steps"] - values["step"]  # of the runs that this one went on from
     for row in values["validation_history"][-1:]:
         if row["step"] > n_steps_before:

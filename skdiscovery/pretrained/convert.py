@@ -4,9 +4,10 @@
     python -m skdiscovery.pretrained.convert SOURCE FOLDER --to openai
 
 SOURCE is what ByteMLSTMLanguageModel.from_pretrained takes: the name of a model that ships, a file
-of save_pretrained, OpenAI's folder of 0.npy to 14.npy, a .pt file of NVIDIA's sentiment-discovery
-(mLSTM or LSTM over bytes; after version 0, of one layer), or a folder of .npy files or a .pt file
-of state dicts of pytorch-sentiment-neuron.
+of save_pretrained, OpenAI's folder of 0.npy to 14.npy, a .pt file of a language model of NVIDIA's
+sentiment-discovery (mLSTM or LSTM over bytes; after version 0, of one layer; no classifier, as
+finetune_classifier.py's, and no optimizer), or a folder of .npy files or a .pt file of state dicts
+of pytorch-sentiment-neuron.
 
 It prints what it found, and how many bits the model takes for a byte of plain English: 1 to 2.5 for
 one that was trained, 7 and more for one that was not, or was misread. Nothing in a SOURCE is run.
@@ -23,8 +24,9 @@ from typing import get_args
 import torch
 
 from skdiscovery.inference.encoding import nats_per_byte
+from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import model_from_weights
-from skdiscovery.pretrained.format import StoredDtype, architecture_of, write_model
+from skdiscovery.pretrained.format import StoredDtype, write_model
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.layouts import Gates
@@ -63,7 +65,7 @@ def describe(model: ImportedModel) -> str:
     """Return what a model is, and how well it predicts plain English."""
     config = model.config
     n_weights = sum(array.size for array in model.weights.values())
-    module = model_from_weights(model.weights, architecture_of(config))
+    module = model_from_weights(model.weights, Architecture.from_config(config))
     document = get_preprocessor(config["preprocessor"])(ENGLISH)
     bits = nats_per_byte(module, [document], torch.float32) / math.log(2)
     return (

@@ -10,6 +10,7 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from hashlib import sha256
 from typing import Any, Literal, get_args
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 
 from skdiscovery.files import size_and_hash, whole_file
 from skdiscovery.inference.pooling import POOLINGS
-from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.model import Architecture, Config
 from skdiscovery.nn.weights import Weights, shared_tensor, weight_shapes
 from skdiscovery.ops import Int8Matrix
 from skdiscovery.text.preprocessing import PREPROCESSORS
@@ -29,13 +30,11 @@ FORMAT_VERSION = 1
 _HEADER_KEY = "skdiscovery"
 _CHECKSUM_KEY = "sha256"
 _CONFIG_ENTRIES = {
-    *Architecture.__dataclass_fields__, "preprocessor", "n_steps", "n_bytes_seen"
+    *(field.name for field in fields(Architecture)), "preprocessor", "n_steps", "n_bytes_seen"
 }  # fmt: skip
 _DTYPES = {"F64", "F32", "F16"}
 _RECURRENT = (".wh", ".wmh")
 _SCALES = ".scales"
-
-Config = dict[str, Any]
 
 StoredDtype = Literal["float32", "float16", "int8"]
 """How a file keeps the weights."""
@@ -102,7 +101,7 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             f"file written by save_pretrained, but reading it says: {error}. It has "
             f"{size_and_hash(path)}: compare them with those of the file that this is a copy of."
         ) from error
-    checksum = metadata.get(_CHECKSUM_KEY)  # early files have none
+    checksum = metadata.get(_CHECKSUM_KEY)  # one who edits a file by hand may leave it out
     if checksum is not None and checksum != _checksum(header, arrays):
         raise ValueError(
             f"{os.fspath(path)!r} was altered or damaged after save_pretrained wrote it: its "
@@ -131,12 +130,6 @@ def check_config(path: str | os.PathLike, config: Config, n_arrays: int) -> None
             f"The configuration of {os.fspath(path)!r} makes no sense with its {n_arrays} arrays: "
             f"got {reprlib.repr(got)}."
         )
-
-
-def architecture_of(config: Config) -> Architecture:
-    """Return the part of a configuration that the weights' shapes follow from."""
-    names = ("hidden_size", "embedding_size", "n_layers", "cell")
-    return Architecture(**{name: config[name] for name in names})
 
 
 def _narrowed(weights: Weights, dtype: StoredDtype) -> Weights:
@@ -211,7 +204,7 @@ _IS_ALLOWED: dict[str, Callable[[Any], bool]] = {
 
 
 def _check_arrays(path: str | os.PathLike, slices: dict[str, Any], config: Config) -> None:
-    expected = weight_shapes(architecture_of(config))
+    expected = weight_shapes(Architecture.from_config(config))
     in_int8 = {
         name
         for name, array in slices.items()

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skdiscovery.nn.model import Architecture
+from skdiscovery.nn.model import Architecture, Config
 from skdiscovery.nn.weights import Weights
-from skdiscovery.pretrained.format import Config
 
 Shapes = Mapping[str, tuple[int, ...]]
 

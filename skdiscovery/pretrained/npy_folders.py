@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from skdiscovery.files import size_and_hash
-from skdiscovery.nn.model import N_SYMBOLS, Architecture
+from skdiscovery.nn.model import N_SYMBOLS, Architecture, Config
 from skdiscovery.nn.weights import Weights
-from skdiscovery.pretrained.format import Config
 from skdiscovery.pretrained.imported import (
     ImportedModel,
     check_names,

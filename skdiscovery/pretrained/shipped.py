@@ -33,22 +33,23 @@ def find_model(name_or_path: str | os.PathLike) -> Path:
         return WEIGHTS / f"{name}.safetensors"
     if path.exists():
         return path
-    placed = _placed_model(name) if path.name == name else None
+    placed_name = f"{name.removesuffix('.safetensors')}.safetensors"
+    placed = _placed_model(placed_name) if path.name == name else None
     if placed is None:
         raise ValueError(
             f"No language model {name!r}: it is neither a file, nor a folder, nor one of the "
-            f"models that ship with skdiscovery, {shipped_models()}, nor is it in the folder "
-            f"'models' of the data folder, as '{name}.safetensors'."
+            f"models that ship with skdiscovery, {shipped_models()}, nor is there a "
+            f"{Path(placed_name).name!r} in the folder 'models' of the data folder."
         )
     _check_hash(placed)
     return placed
 
 
 def _placed_model(name: str) -> Path | None:
-    """Return the file of a model in the folder of the data, if it is there."""
+    """Return the file of that name among the models in the folder of the data, if it is there."""
     try:
         return locate(
-            f"models/{name}.safetensors",
+            f"models/{name}",
             fill_cache=lambda _: None,
             data_home=None,
             download_if_missing=False,

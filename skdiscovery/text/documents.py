@@ -16,8 +16,8 @@ def encode_documents(X: Any, preprocessor: str | Preprocessor | None = "review")
     Parameters
     ----------
     X : iterable of str or bytes, Series, ndarray, or DataFrame of one column
-        The documents. ``bytes`` are decoded as UTF-8 first, unless ``preprocessor`` is None,
-        which takes them as they are.
+        The documents; a Series or DataFrame is pandas' or polars'. ``bytes`` are decoded as UTF-8
+        first, unless ``preprocessor`` is None, which takes them as they are.
     preprocessor : {"review", "openai", "nvidia"}, callable or None, default="review"
         How a text becomes bytes.
 
@@ -59,7 +59,7 @@ def iterate_documents(X: Any) -> Iterator[Any]:
             f"Expected an iterable of str or bytes (list, Series, array, generator, ...), "
             f"got {type(X).__name__}."
         )
-    if isinstance(X, pd.DataFrame):
+    if hasattr(X, "to_numpy"):  # of pandas, polars, pyarrow
         X = X.to_numpy()
     if isinstance(X, np.ndarray):
         if X.ndim > 2 or X.shape[1:] not in ((), (1,)):

@@ -76,7 +76,10 @@ class Reader:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}.")
         if not isinstance(self.delimiter, str) or len(self.delimiter) != 1:
             raise ValueError(f"delimiter={self.delimiter!r}: expected a string of one character.")
-        codecs.lookup(self.encoding)
+        try:
+            "".encode(self.encoding)
+        except LookupError as error:
+            raise ValueError(f"encoding={self.encoding!r}: {error}.") from error
 
     def read(self, paths: Iterable[Path]) -> Iterator[tuple[str, Label]]:
         """Yield the text and the label (None where there is none) of all documents of all files.

@@ -162,7 +162,7 @@ def read_checkpoint(path: Path) -> tuple[Snapshot, dict[str, Any], int]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         snapshot = Snapshot(tensors, json.loads(header["values"]))
         run, seed = json.loads(header["run"]), int(header["seed"])
-        hashes = (header["sha256"], header.get("sha256_of_header", _hash_of_header(header)))
+        hashes = (header["sha256"], header["sha256_of_header"])
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError(error) from error
     if hashes != (_hash(snapshot), _hash_of_header(header)):

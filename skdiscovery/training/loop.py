@@ -135,6 +135,11 @@ class _Run:
             self.loss_of = DistributedDataParallel(self.loss_of)
         if resume_from is not None:
             self._restore(resume_from)
+        if position.step >= self.n_steps and self.group.is_first:
+            logger.warning(
+                "nothing is left to do: step %d of %d is done; more max_epochs or max_steps make "
+                "the run longer", position.step, self.n_steps,
+            )  # fmt: skip
         trainer.n_steps_before = trainer.n_steps - position.step
         schedule = make_schedule(
             trainer.optimizer,
@@ -341,7 +346,7 @@ class _Run:
         tensors, values, position = snapshot.tensors, snapshot.values, self.position
         position.step, position.epoch = values["step"], values["epoch"]
         position.batch = values["batch"]
-        parts = values.get("lanes_at_once")
+        parts = values["lanes_at_once"]
         if parts is not None and parts < self.at_once:
             self.at_once = parts
             logger.warning("the run goes on as it began: %d lanes of a batch at a time", parts)

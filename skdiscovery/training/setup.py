@@ -15,8 +15,9 @@ from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 
 # Parameters that may change when a run is resumed: where and how it computes, not what.
 _VARYING = {"device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose"}
-# And those by which a run is made to go on: for longer, at another pace, or against overfitting.
-_ADJUSTABLE = {"dropout", "learning_rate", "max_epochs", "max_steps"}
+# And those by which a run is made to go on: for longer, at another pace, against overfitting, or
+# with more of it kept.
+_ADJUSTABLE = {"checkpoint_every", "dropout", "learning_rate", "max_epochs", "max_steps"}
 
 
 def hold_out(

@@ -15,6 +15,16 @@ def make_parser(load_script):
 
 
 @pytest.fixture
+def read_table(script, make_parser):
+    """Return a function that reads the table of a file as the options say."""
+
+    def read_table(path, *arguments):
+        return script.read_table(path, "train", make_parser().parse_args(arguments))
+
+    return read_table
+
+
+@pytest.fixture
 def read(script, make_parser):
     """Return a function that reads tables and labels as the options say."""
 
@@ -30,7 +40,7 @@ def read(script, make_parser):
     "name",
     ["t.csv", "t.csv.bz2", "t.tsv", "t.tsv.xz", "list.json", "lines.json", "t.jsonl", "t.jsonl.gz"],
 )
-def test_file_formats(script, tmp_path, name):
+def test_file_formats(read_table, tmp_path, name):
     expected = pd.DataFrame(
         {"sentence": ['Fine, "so" to say.', "NA", "1957", "Café,\tclosed"], "label": [1, 0, 0, 1]}
     )
@@ -39,14 +49,14 @@ def test_file_formats(script, tmp_path, name):
         expected.to_json(path, orient="records", lines=not name.startswith("list"))
     else:
         expected.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
-    table = script.read_table(path, "sentence", None)
-    pd.testing.assert_frame_equal(table, expected)
+    pd.testing.assert_frame_equal(read_table(path), expected)
 
 
-def test_delimiter(script, tmp_path):
+def test_delimiter_and_encoding(read_table, tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("sentence;label\nyes, yes;1\n")
-    assert script.read_table(path, "sentence", ";").to_numpy().tolist() == [["yes, yes", 1]]
+    path.write_text("sentence;label\nyes, très;1\n", encoding="latin-1")
+    table = read_table(path, "--delimiter=;", "--encoding=latin-1")
+    assert table.to_numpy().tolist() == [["yes, très", 1]]
 
 
 def test_parts_that_have_no_file_are_drawn_from_the_training_set(read, tables, tmp_path):

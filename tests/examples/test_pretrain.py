@@ -162,7 +162,7 @@ def test_files(run, capsys):
 def test_default_recipe(script):
     options = script.make_parser().parse_args([])
     lm = script.make_language_model(options)
-    script.set_limits(lm, options.n_megabytes, 10**6)
+    script.set_limits(lm, options, 10**6)
     parameters = lm.get_params()
     assert parameters.items() >= {
         "batch_size": 128,
@@ -237,7 +237,7 @@ def test_how_long_to_train(script, options, max_steps, max_epochs):
     options = ["--batch-size=20", "--seq-length=100", *options]
     options = script.make_parser().parse_args(options)
     lm = script.make_language_model(options)
-    script.set_limits(lm, options.n_megabytes, 100_000)
+    script.set_limits(lm, options, 100_000)
     assert (lm.max_steps, lm.max_epochs) == (max_steps, max_epochs)
 
 
@@ -454,12 +454,13 @@ def test_evaluate_only(run, script, arguments, files, capsys, tmp_path):
         (["--split=1,1,1,1"], "--split: expected up to three shares"),
         (["--split=most"], "expected non-negative numbers"),
         (["--load=nowhere"], "No language model 'nowhere'"),
-        (["--load=default"], "the model has its own embedding_size; leave that"),
+        (["--load=default"], "the model's file decides about --embedding-size: leave that out"),
         (["--evaluate-only"], "--evaluate-only needs a model: name it with --load"),
         (["--n-megabytes=1"], "not allowed with argument --max-steps"),
         (["--n-devices=some"], "invalid number_or_all value: 'some'"),
         (["--weight-norm=some"], "invalid choice: 'some'"),
         (["--optimizer=magic"], "Unknown optimizer 'magic'"),
+        (["--epochs=0"], "'max_epochs' parameter"),
         (["--batch-size=0"], "'batch_size' parameter"),
         (["--seq-length=0"], "'seq_length' parameter"),
         (["--batch-size=100000"], "batch_size=100000"),
@@ -476,6 +477,27 @@ def test_errors(run, tmp_path, capsys, monkeypatch, options, message):
     assert message in error
     assert error.startswith("usage: ")
     assert not (tmp_path / "experiments" / "mlstm" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("n_megabytes", ["-1", "0", "nan", "inf"])
+def test_there_is_text_to_read_for(script, capsys, files, n_megabytes):
+    with pytest.raises(SystemExit, match="2"):
+        script.main([files["train"], "--text-key=text", f"--n-megabytes={n_megabytes}"])
+    assert "--n-megabytes: expected a number above 0, got" in capsys.readouterr().err
+
+
+def test_encoding(script, arguments, tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_text("text\nTrès bon.\n", encoding="latin-1")
+
+    def read(*more):
+        given = arguments(f"--train={path}", "--split=1", *more)
+        return list(script.read_parts(script.make_parser().parse_args(given), None)["train"])
+
+    assert read("--encoding=latin-1") == ["Très bon.".encode()]
+    assert read("--decode-error=ignore") == [b"Trs bon."]
+    with pytest.raises(ValueError, match=r"latin\.csv is not utf-8"):
+        read()
 
 
 def test_nothing_to_evaluate(script, files, capsys):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 import runpy
@@ -205,6 +206,14 @@ def test_features_of_several_poolings_say_which(run, files, language_model, tabl
     assert saved["neurons"] == (ranking % 16).tolist()
 
 
+def test_no_neuron_is_called_the_top_one_where_all_weights_are_0(run, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("sentence,label\nSo so.,1\nSo so.,0\n")
+    lines, _ = run(f"--train={path}", "--no-baselines", folder=f"{tmp_path.name}/tiny.v1")
+    assert lines[2] == "00000 features used w/ all neurons all_neurons"
+    assert lines[3] == "no neuron is used: all weights are 0, and every text gets the same label"
+
+
 def test_baselines(run, files, tables):
     lines, _ = run(*files(*ALL))
     y = labels(tables)
@@ -400,15 +409,19 @@ CSV = "sentence,label\nGood.,1\nBad.,0\n"
     [
         (CSV + "Hm.,\n", [], "--train: 1 of 3 rows have no 'label'"),
         (CSV + "Hm.,NA\n", [], "--train: 1 of 3 rows have no 'label'"),
-        ("sentence\nGood.\n", [], "--train: no column 'label' among ['sentence']: --label-key?"),
-        (CSV, ["--text-key=review"], "--train: no column 'review' among ['sentence', 'label']"),
-        ("sentence,label\n", [], "--train: there are no rows"),
+        ("sentence\nGood.\n", [], "--train: train.csv has no column 'label', found 'sentence'"),
+        (CSV, ["--text-key=review"], "--train: train.csv has no column 'review', found"),
+        ("sentence,label\n", [], "--train: There is no document in train.csv"),
+        (CSV, ["--delimiter=;"], "has no column 'sentence', found 'sentence,label'"),
+        (CSV + "Good.\n", [], "--train: train.csv, line 4: 1 fields, but the header has 2"),
+        (CSV, ["--valid=latin.csv"], "latin.csv is not utf-8"),
+        (CSV, ["--valid=cut.csv.gz"], "--valid: cut.csv.gz is damaged or not complete"),
         ("sentence,label\nGood.,1\nBad.,1\n", [], "two labels are needed, and every one is 1"),
         ("sentence,label\nGood.,1.5\nBad.,0.2\n", [], "Unknown label type: continuous"),
         (CSV, ["--split=8,x"], "proportions='8,x'"),
         (CSV, ["--split=1,1,1"], "2 documents cannot be split into 3 parts"),
         (CSV, ["--split=0,1"], "--split: expected up to three shares, the first above 0"),
-        ("sentence,label\nGood.,\n", ["--drop-unlabeled"], "--train: there are no rows"),
+        ("sentence,label\nGood.,\n", ["--drop-unlabeled"], "--train: no row has a label"),
         ("sentence,label\nGood.,a\nBad.,b\n", ["--binarize-labels"], "needs numbers, got 'a'"),
         ("sentence,label\nGood.,3\nBad.,3\n", ["--binarize-labels"], "every one is 3"),
         (CSV, ["--num-neurons=0"], "--num-neurons: expected 1 to 16"),
@@ -416,13 +429,19 @@ CSV = "sentence,label\nGood.,1\nBad.,0\n"
         (CSV, ["--write-results=out.txt"], "--write-results: expected .csv or .json, got out.txt"),
         (CSV, ["--language-model=nowhere"], "No language model 'nowhere'"),
         (CSV, ["--valid=nowhere.csv"], "nowhere.csv"),
-        (CSV, ["--valid=text.txt"], "text.txt: expected a file that ends in .csv"),
+        (CSV, ["--valid=text.txt"], "--valid: text.txt is plain text: it has no labels"),
+        (CSV, ["--seed=-1"], "Seed must be between 0 and 2**32 - 1"),
+        (CSV, ["--write-results=train.csv/out.csv"], "File exists: 'train.csv'"),
+        (CSV, ["--experiment-dir=train.csv"], "Not a directory: 'train.csv"),
         (CSV, ["--device=nonsense"], "nonsense"),
     ],
 )
 def test_errors_come_before_the_work(run, tmp_path, capsys, monkeypatch, content, options, message):
     monkeypatch.chdir(tmp_path)
     Path("train.csv").write_text(content)
+    Path("latin.csv").write_text(CSV + "Très bon.,1\n", encoding="latin-1")
+    Path("text.txt").write_text("Good.\n")
+    Path("cut.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-8])
     with pytest.raises(SystemExit, match="2"):
         run("--train=train.csv", *options)
     assert message in capsys.readouterr().err
@@ -432,10 +451,13 @@ def test_errors_come_before_the_work(run, tmp_path, capsys, monkeypatch, content
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"sentence": "Good.", "label": 1}', '{"sentence": "Bad."}'], "See --no-test-eval"),
+        (['{"sentence": "Good.", "label": 1}', '{"sentence": "Bad."}'], "Or --no-test-eval?"),
         (['{"sentence": "Good."}'], "See --no-test-eval"),
-        (['{"sentence": null, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but nan"),
-        (['{"sentence": 5, "label": 1}'], "--test: row 0 (of 0, 1, ...) has no text but 5"),
+        (
+            ['{"sentence": null, "label": 1}'],
+            "test.jsonl, line 1: the text 'sentence' is missing (null)",
+        ),
+        (['{"sentence": 5, "label": 1}'], "line 1: the text 'sentence' is of type int"),
         (['{"sentence": "Good.", "label": "one"}'], "--test: labels ['one'], but those of --train"),
     ],
 )

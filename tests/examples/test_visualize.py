@@ -42,8 +42,9 @@ def lm(tiny_model):
 
 def test_a_text_is_drawn_to_a_file(run, lm):
     display, printed, folder = run("--text=Why not?", "--neuron=5")
-    assert printed == [str(folder / "heatmap_Why-not_neuron-5.png")]
-    assert [path.name for path in folder.iterdir()] == ["heatmap_Why-not_neuron-5.png"]
+    name = "heatmap_Why-not_layer-1_cell_neuron-5.png"
+    assert printed == [str(folder / name)]
+    assert [path.name for path in folder.iterdir()] == [name]
     assert plt.imread(printed[0]).shape[1] > 400
     assert display.text_bytes == [b"\n Why not? "]
     np.testing.assert_array_equal(display.values[0], lm.activations(["Why not?"], neurons=[5])[0])
@@ -51,7 +52,7 @@ def test_a_text_is_drawn_to_a_file(run, lm):
 
 
 def test_layer_state_negate_and_looks(run, lm):
-    display, *_ = run(
+    display, printed, _ = run(
         "--neuron=5", "--layer=0", "--state=hidden", "--negate",
         "--scale=data", "--colorbar", "--width=9",
     )  # fmt: skip
@@ -59,6 +60,7 @@ def test_layer_state_negate_and_looks(run, lm):
     np.testing.assert_array_equal(display.values[0], -expected)
     assert display.description == "neuron 5 (sign flipped), hidden state of layer 0"
     assert (display.scale, display.colorbar, display.width) == ("data", True, 9)
+    assert printed[0].endswith("_layer-0_hidden_neuron-5_flipped.png")
 
 
 def test_without_a_neuron_a_classifier_picks_one(run, lm, script, monkeypatch):
@@ -69,7 +71,7 @@ def test_without_a_neuron_a_classifier_picks_one(run, lm, script, monkeypatch):
     neuron, sign = re.match(r"neuron (\d+), sign ([+-]1) ", printed[0]).groups()
     (expected,) = lm.activations(["x"], neurons=[int(neuron)])
     np.testing.assert_array_equal(display.values[0], int(sign) * expected)
-    assert (folder / f"heatmap_x_neuron-{neuron}.png").exists()
+    assert len([*folder.glob(f"heatmap_x_layer-1_cell_neuron-{neuron}*.png")]) == 1
 
 
 def test_text_is_written_and_drawn(run, lm):
@@ -95,7 +97,7 @@ def test_a_neuron_is_held_and_negated(run, state, negate):
         f"--overwrite-state={state}", "--seq-length=30", *["--negate"] * negate,
     )  # fmt: skip
     np.testing.assert_array_equal(display.values[0][23:], np.full((7, 1), np.float32(0.75)))
-    assert printed[-1].endswith("_neuron-5_held+0.75.png")
+    assert printed[-1].endswith(f"_neuron-5{'_flipped' * negate}_held+0.75.png")
 
 
 def test_zero_is_a_value_to_hold(run):

@@ -272,6 +272,12 @@ def test_a_range_that_is_missed_is_named(lm):
         lm.generate(layer=-2)
 
 
+@pytest.mark.parametrize("prompt", ["Très", "Très".encode()])
+def test_a_prompt_alone_or_in_a_list(lm, prompt):
+    options = {"n_bytes": 10, "random_state": 0}
+    assert lm.generate(prompt, **options) == lm.generate([prompt], **options)
+
+
 def test_several_prompts(lm):
     prompts = ["What a", "", "The plot, the plot, the plot"]
     texts = lm.generate(prompts, n_bytes=10, n_samples=2, random_state=0)

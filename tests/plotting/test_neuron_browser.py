@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 
@@ -266,9 +267,22 @@ def test_it_loads_nothing_and_shows_the_first_neuron(page, pipeline):
     assert run(page, "document.getElementById('text').length") == len(TEXTS)
     assert run(page, "document.querySelectorAll('#histogram path').length") >= 4
     assert run(page, "document.getElementById('legend').textContent") == "bad (3)good (3)"
-    assert f"threshold {pipeline[-1].threshold_:+.2f}".replace("-", "−") in run(
-        page, "document.getElementById('histogram-caption').textContent"
-    )
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said", "n_lines"),
+    [(None, "Threshold, upright line: ", 1), (-99.0, "Threshold, beyond the axis: −99.00.", 0)],
+)
+def test_the_threshold_is_drawn_where_the_axis_has_it(
+    pipeline, open_page, threshold, said, n_lines
+):
+    pipeline = copy.deepcopy(pipeline)
+    if threshold is not None:
+        pipeline[-1].threshold_ = threshold
+    page = open_page(neuron_browser_html(pipeline, TEXTS, LABELS))
+    assert said in run(page, "document.getElementById('histogram-caption').textContent")
+    line = "#histogram path[stroke='currentColor'][stroke-dasharray]"
+    assert run(page, f'document.querySelectorAll("{line}").length') == n_lines
 
 
 def test_picking_a_neuron_changes_the_picture(page, pipeline):

@@ -17,7 +17,6 @@ from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery.nn.model import Architecture
 from skdiscovery.nn.weights import weight_shapes
 from skdiscovery.pretrained import import_model, read_model, write_model
-from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.pretrained.npy_folders import export_openai
 
 CONFIG = {
@@ -264,7 +263,7 @@ def test_any_file_gives_a_model_or_an_error_that_names_it(whole_files, damaged, 
     if problem:
         assert os.fspath(path) in problem
     else:
-        expected = weight_shapes(architecture_of(model.config))
+        expected = weight_shapes(Architecture.from_config(model.config))
         assert {name: array.shape for name, array in model.weights.items()} == expected
         assert all(array.dtype == np.float32 for array in model.weights.values())
 

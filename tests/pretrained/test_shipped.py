@@ -39,9 +39,16 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(two_models, monkeypatch):
     assert find_model("./small").samefile(two_models / "small")
 
 
-@pytest.mark.parametrize("name", ["smal", "no/such/file.safetensors"])
-def test_an_unknown_name_is_refused_with_the_shipped_ones(two_models, name):
-    message = re.escape(f"{name!r}") + r".*\['large', 'small'\]"
+@pytest.mark.parametrize(
+    ("name", "placed"),
+    [
+        ("smal", "smal.safetensors"),
+        ("smal.safetensors", "smal.safetensors"),
+        ("no/such/file", "file.safetensors"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_shipped_ones(two_models, name, placed):
+    message = re.escape(f"{name!r}") + rf".*\['large', 'small'\].* '{placed}' in the folder"
     with pytest.raises(ValueError, match=message):
         find_model(name)
 
@@ -63,7 +70,7 @@ def placed(request, tmp_path, monkeypatch):
 
 
 def test_a_model_in_the_folder_of_the_data_has_a_name(placed):
-    assert find_model("large") == placed
+    assert find_model("large") == find_model("large.safetensors") == placed
     assert ByteMLSTMLanguageModel.from_pretrained("large").hidden_size > 0
     assert MLSTMFeaturizer("large").fit().language_model_.hidden_size > 0
 

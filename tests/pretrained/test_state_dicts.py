@@ -8,7 +8,6 @@ from torch import nn
 
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import model_from_weights
-from skdiscovery.pretrained.format import architecture_of
 from skdiscovery.pretrained.state_dicts import import_state_dict
 
 TEXT = b"\n Great movie! "
@@ -61,7 +60,7 @@ def normed(state, *suffixes):
 @torch.no_grad()
 def read(imported):
     """Return the cells of the last layer after each byte, and the mean loss."""
-    model = model_from_weights(imported.weights, architecture_of(imported.config)).double()
+    model = model_from_weights(imported.weights, Architecture.from_config(imported.config)).double()
     symbols = torch.tensor(list(TEXT))[:, None]
     states, cells, losses = model.zero_state(1, torch.float64), [], []
     for symbol, target in zip(symbols, [*symbols[1:, 0], None], strict=True):
@@ -234,7 +233,7 @@ def test_the_port_is_v0_under_other_names(tmp_path, toy_state_dict, assert_same_
 def test_a_model_of_any_size_is_read(tmp_path, hidden, embedding, cell):
     state = later_state(hidden, embedding, cell=cell)
     config = import_state_dict(save(state, tmp_path / "model.pt")).config
-    assert architecture_of(config) == Architecture(hidden, embedding, 1, cell)
+    assert Architecture.from_config(config) == Architecture(hidden, embedding, 1, cell)
 
 
 # What is refused

@@ -10,6 +10,16 @@ TEXTS = ["Great!", "Awful."]
 ENCODED = [b"\n Great! ", b"\n Awful. "]
 
 
+class OtherFrame:
+    """What a table of polars or modin has in common with pandas': it iterates over columns."""
+
+    def __iter__(self):
+        yield pd.Series(TEXTS)
+
+    def to_numpy(self):
+        return np.array(TEXTS, dtype=object)[:, None]
+
+
 @pytest.mark.parametrize(
     "X",
     [
@@ -26,6 +36,7 @@ ENCODED = [b"\n Great! ", b"\n Awful. "]
         pd.Series(TEXTS, dtype="string"),
         pd.Series(TEXTS, dtype="category"),
         pd.DataFrame({"text": TEXTS}, index=[7, 3]),
+        OtherFrame(),
     ],
     ids=lambda X: type(X).__name__,
 )

@@ -233,9 +233,12 @@ def test_wrong_options_are_refused(options, message):
         Reader(**options)
 
 
-def test_an_unknown_encoding_is_refused():
-    with pytest.raises(LookupError, match="unknown encoding: utf-9"):
-        Reader(encoding="utf-9")
+@pytest.mark.parametrize(
+    ("encoding", "why"), [("utf-9", "unknown encoding"), ("hex", "not a text encoding")]
+)
+def test_an_unknown_encoding_is_refused(encoding, why):
+    with pytest.raises(ValueError, match=rf"encoding='{encoding}': .*{why}"):
+        Reader(encoding=encoding)
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1000])

@@ -101,9 +101,21 @@ def test_a_run_without_a_seed_resumes_with_its_own(tmp_path, monkeypatch):
     assert_same_training(resumed, small(random_state=3).fit(TEXTS))
 
 
-def test_a_finished_run_is_not_trained_on(tmp_path):
+@pytest.mark.parametrize("max_epochs", [2, 1])
+def test_a_finished_run_is_not_trained_on_and_that_is_said(max_epochs, tmp_path, caplog):
     finished = small(tmp_path).fit(TEXTS)
-    assert_same_training(small(tmp_path).fit(TEXTS), finished)
+    assert not caplog.text
+    assert_same_training(small(tmp_path, max_epochs=max_epochs).fit(TEXTS), finished)
+    done, end = finished.n_steps_, finished.n_steps_ * max_epochs // 2
+    assert f"nothing is left to do: step {done} of {end} is done" in caplog.text
+
+
+def test_a_resumed_run_may_be_saved_more_often(tmp_path, monkeypatch, caplog):
+    fit_until(20, small(tmp_path), monkeypatch)
+    resumed = small(tmp_path, checkpoint_every=3).fit(TEXTS)
+    assert_same_weights(resumed, small().fit(TEXTS))
+    assert resumed.validation_history_.step[:4].tolist() == [7, 14, 15, 18]
+    assert "checkpoint_every was 7 and is 3" in caplog.text
 
 
 @pytest.mark.parametrize("end", [{"max_epochs": 1}, {"max_steps": 31}, {"max_epochs": 3}], ids=str)
