@@ -245,7 +245,7 @@ def test_int8_gives_float32_vectors(params):
 
 
 def test_int8_correlates_with_float32_in_the_model_that_ships():
-    texts = load_reviews().data[:100]
+    texts = [text[:100] for text in load_reviews().data[:40]]
     int8, float32 = (
         MLSTMFeaturizer(device="cpu", precision=precision).fit_transform(texts)
         for precision in ("int8", "float32")

@@ -54,7 +54,7 @@ def test_all_texts_of_a_tail_are_drawn(run, script, monkeypatch):
 
     draw = script.plot_heatmap
     monkeypatch.setattr(script, "plot_heatmap", keep)
-    run("--neuron=3", "--n-texts=40")
+    run("--neuron=3", "--n-texts=20")
     assert [display.n_pages for display in displays] == [1]
 
 
