@@ -59,9 +59,8 @@ def iterate_documents(X: Any) -> Iterator[Any]:
             f"Expected an iterable of str or bytes (list, Series, array, generator, ...), "
             f"got {type(X).__name__}."
         )
-    if hasattr(X, "to_numpy"):  # of pandas, polars, pyarrow
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray):
+    if hasattr(X, "__array__"):  # of NumPy, pandas, polars, pyarrow
+        X = np.asarray(X, dtype=object)
         if X.ndim > 2 or X.shape[1:] not in ((), (1,)):
             raise ValueError(f"Expected one column of texts, got an array of shape {X.shape}.")
         X = X.ravel()

@@ -11,13 +11,13 @@ ENCODED = [b"\n Great! ", b"\n Awful. "]
 
 
 class OtherFrame:
-    """What a table of polars or modin has in common with pandas': it iterates over columns."""
+    """What a table of polars has in common with pandas': it iterates over columns."""
 
     def __iter__(self):
         yield pd.Series(TEXTS)
 
-    def to_numpy(self):
-        return np.array(TEXTS, dtype=object)[:, None]
+    def __array__(self, dtype=None, copy=None):
+        return np.array(TEXTS, dtype=dtype)[:, None]
 
 
 @pytest.mark.parametrize(
