@@ -11,6 +11,7 @@ classifier picks on these reviews.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -36,22 +37,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     texts, is_positive = load_reviews(return_X_y=True)
     labels = np.where(is_positive, "positive", "negative")
-    try:
-        check_is_picture(options.output)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        featurizer = MLSTMFeaturizer(options.language_model, device=options.device)
+    with TemporaryDirectory() as memory:  # the reviews are read once, for three uses
+        featurizer = MLSTMFeaturizer(options.language_model, device=options.device, memory=memory)
         pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
-        pipeline.fit(texts, labels)
-        table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
-    column = picked if options.neuron is None else int(np.argmax(neurons == options.neuron))
-    for tail, rows in table.groupby("tail", sort=False):
-        print(f"neuron {neurons[column]}, {tail} values")
-        for position, row in rows.iterrows():
-            print(f"  {row['value']:+.3f} {labels[position]}: {row['text']}")
-    draw(pipeline, int(column), table, texts, labels).savefig(options.output, dpi=150)
+        try:
+            check_is_picture(options.output)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            pipeline.fit(texts, labels)
+            table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
+        column = int(picked if options.neuron is None else np.argmax(neurons == options.neuron))
+        for tail, rows in table.groupby("tail", sort=False):
+            print(f"neuron {neurons[column]}, {tail} values")
+            for position, row in rows.iterrows():
+                print(f"  {row['value']:+.3f} {labels[position]}: {row['text']}")
+        draw(pipeline, column, table, texts, labels).savefig(options.output, dpi=150)
     print(options.output)
 
 

@@ -61,7 +61,7 @@ def main() -> None:
 
     print("\n3. The sentiment neuron")
     describe_neuron(pipeline)
-    print(f"   Found on all of SST-2 it is {SENTIMENT_NEURON}, which is shown here.")
+    print(f"   SST-2's thousands of labels say {SENTIMENT_NEURON}, which parts 4 and 5 are about.")
 
     print("\n4. What it thinks of a text, letter by letter")
     path = FOLDER / "heatmap.png"
@@ -111,7 +111,7 @@ def fit(texts: list[str], labels: list[int], n_neurons: int | None) -> GridSearc
     """Search the penalty; each review is featurised once in all, thanks to ``memory``."""
     pipeline = Pipeline(
         [
-            # Weights in eight bits: on a CPU up to six times as fast, and as good.
+            # Weights in eight bits: on most CPUs two to four times as fast, and as good.
             (
                 "featurizer",
                 MLSTMFeaturizer(memory=FOLDER / "cache", device="cpu", precision="int8"),

@@ -82,21 +82,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         read = write_on if options.generate else read_text
         text_bytes, values = read(lm, neuron, sign, options)
         layer = options.layer % lm.config_["n_layers"]
+        name = f"layer-{layer}_{options.state}_neuron-{neuron}"
+        description = f"neuron {neuron}"
+        if sign < 0:
+            name, description = f"{name}_flipped", f"{description} (sign flipped)"
+        description += f", {options.state} state of layer {layer}"
+        if options.overwrite is not None:
+            held = f"{options.overwrite:+g}"
+            name += f"_held{held}"
+            description += f", {options.overwrite_state} state held at {held} where written"
         display = HeatmapDisplay(
             text_bytes,
             values,
-            description=f"neuron {neuron}{' (sign flipped)' if sign < 0 else ''}, "
-            f"{options.state} state of layer {layer}",
+            description=description,
             width=options.width,
             scale=options.scale,
             colorbar=options.colorbar,
         )
         folder = options.experiment_dir / options.experiment_name / "heatmaps"
         folder.mkdir(parents=True, exist_ok=True)
-        flipped = "_flipped" if sign < 0 else ""
-        held = "" if options.overwrite is None else f"_held{options.overwrite:+g}"
-        shown = f"layer-{layer}_{options.state}_neuron-{neuron}{flipped}{held}"
-        paths = display.save(folder / f"{safe_stem(text_bytes[0])}_{shown}.png")
+        paths = display.save(folder / f"{safe_stem(text_bytes[0])}_{name}.png")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(*paths, sep="\n")

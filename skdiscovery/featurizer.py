@@ -79,9 +79,10 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         are built on first use. A backend that is named and not available is an error; "auto" is
         the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
     memory : str, path-like or joblib.Memory, default=None
-        A folder that keeps the vector of every text seen, by its bytes, the model's weights and the
-        settings above. Unlike ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too.
-        Texts are kept batch by batch, so what is killed goes on from there.
+        A folder that keeps the vector of every text seen, by its bytes, the model's weights,
+        ``state``, ``layer``, ``pooling``, ``neurons`` and ``precision``. Unlike
+        ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too. Texts are kept batch
+        by batch, so what is killed goes on from there.
     memory_bytes : int, default=None
         Size on disk of what ``memory`` keeps beyond which the oldest vectors make room for new
         ones. None sets no limit.

@@ -81,8 +81,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Learning rate of the first step. The default is that of [1]_, for 4,096 neurons and a
         million steps; with weight norm, Adam and thousands of steps, 5e-3 learns far more.
     schedule : {"linear", "exponential", "constant"}, default="linear"
-        How the learning rate goes on: to 0 at the last step, times ``lr_decay`` after each epoch,
-        or the same throughout.
+        How the learning rate goes on: it falls evenly to 0 at the last step, is multiplied by
+        ``lr_decay`` after each epoch, or stays the same.
     lr_decay : float, default=0.95
         Factor of the exponential schedule.
     grad_clip : float, default=1.0
@@ -115,7 +115,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps``,
         ``learning_rate``, ``dropout`` and ``checkpoint_every`` may have changed: from that step on
         the schedule is that of the new ones, so a run that has ended can be made longer, with the
-        optimizer's memory.
+        optimizer's memory. It may go on on other devices, too.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last one.
     random_state : int, RandomState instance or None, default=None
@@ -291,9 +291,12 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the corpus is empty or too short, the device or backend is not available,
-            ``checkpoint_dir`` has checkpoints of another run, or the loss is no longer finite: the
-            model is then fitted with the last good weights.
+            If the corpus is empty or too short, a document is missing, the device or backend is
+            not available, ``checkpoint_dir`` has checkpoints of another run or, with ``resume``, is
+            not given, or the loss is no longer finite: the model is then fitted with the last good
+            weights.
+        TypeError
+            If a document is neither ``str`` nor ``bytes``.
         MemoryError
             If not even one lane of a batch fits into memory.
         RuntimeError
@@ -396,8 +399,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the preprocessor is a function, which a file cannot hold, or ``config_`` was altered
-            to what no file may have.
+            If the preprocessor is a function, which a file cannot hold, ``config_`` was altered
+            to what no file may have, or ``dtype`` is unknown.
         """
         check_is_fitted(self)
         write_model(path, self.weights_, self.config_, dtype)

@@ -210,8 +210,8 @@ class FittedModelMixin:
         -------
         texts : list of str
             Those of the first prompt, then those of the next. Each begins with the prompt as
-            preprocessed, without its frame. Bytes that are not UTF-8 become the replacement
-            character.
+            preprocessed, without its frame: "review" leaves no blanks at its ends. Bytes that are
+            not UTF-8 become the replacement character.
         traces : list of Trace
             Only with ``trace_neurons``: for each text a tuple of ``text_bytes``, its bytes with the
             frame, and ``hidden`` and ``cell``, what the neurons hold after each of them: arrays of

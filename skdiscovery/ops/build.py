@@ -23,7 +23,8 @@ def main() -> None:
         "--folder",
         type=Path,
         default=extension.PREBUILT,
-        help="where to; looked for is in the package (the default) and in the user's cache",
+        help="where to put it (default: inside the package). Kernels are looked for there and in "
+        "the user's cache, nowhere else",
     )
     options = parser.parse_args()
     try:

@@ -291,6 +291,13 @@ rows_per_page
         list of Path
             The files written.
 
+        Raises
+        ------
+        ValueError
+            If matplotlib knows no format by the file's extension.
+        OSError
+            If the file cannot be written, as where there is no such folder.
+
         Examples
         --------
         >>> import tempfile

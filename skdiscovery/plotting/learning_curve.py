@@ -143,20 +143,25 @@ class LearningCurveDisplay:
         bits = self.history["bits_per_byte"]
         window = self.window or max(1, len(bits) // 50)
         smooth = bits.rolling(window, center=True, min_periods=1).mean()
+        names = [f"training, initially {bits.iloc[0]:.3f}"]
+        if window > 1:
+            names.append(f"training, running mean (window {window})")
+        else:  # the two lines are one
+            names.insert(0, "_")  # which matplotlib leaves out of the legend
         (self.raw_line_,) = ax.plot(
             megabytes,
             bits,
             color=_TRAINING,
             linewidth=0.6,
             alpha=0.35,
-            label=f"training, {bits.iloc[0]:.3f} at first",
+            label=names[0],
         )
         (self.line_,) = ax.plot(
             megabytes,
             smooth,
             color=_TRAINING,
             linewidth=1.8,
-            label=f"training, running mean (window {window})",
+            label=names[1],
         )
         self.validation_line_ = self._plot_validation(ax)
         ax.set(xlabel="text read (MB)", ylabel="bits per byte", ylim=self._range_of_interest())
@@ -179,7 +184,7 @@ class LearningCurveDisplay:
             linewidth=1,
             marker="o",
             markeredgecolor="white",
-            label=f"validation, {bits.min():.3f} at best",
+            label=f"validation, best {bits.min():.3f}",
             zorder=3,
         )
         return line

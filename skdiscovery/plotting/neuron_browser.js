@@ -117,7 +117,7 @@ function drawHistogram() {
   let threshold = "";
   if (neuron.threshold !== null) {
     const isBeyond = neuron.threshold < low || neuron.threshold > low + span;
-    threshold = ` Threshold, ${isBeyond ? "beyond the axis" : "upright line"}: ${signed(neuron.threshold, 2)}.`;
+    threshold = ` Threshold, ${isBeyond ? "beyond the axis" : "vertical line"}: ${signed(neuron.threshold, 2)}.`;
     if (!isBeyond) {
       const at = x(neuron.threshold);
       parts.push(makeSvg("path", { ...ink, d: `M${at} 4V${y(0)}`, "stroke-dasharray": "6 4" }));

@@ -102,8 +102,9 @@ class NeuronHistogramDisplay:
         y : array-like of shape (n_samples,)
             The class of each sample.
         neuron : int, default=None
-            Which column of the features that the classifier sees. None is the first of its
-            `neuron_indices_`. The classifier's threshold is drawn if it is one on this column.
+            Which column of the features that the classifier sees: unlike in `plot_heatmap`, not a
+            neuron of the language model. None is the first of its `neuron_indices_`. The
+            classifier's threshold is drawn if it is one on this column.
         bins : int, default=25
             Number of bins.
         ax : matplotlib Axes, default=None

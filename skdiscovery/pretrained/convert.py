@@ -9,8 +9,9 @@ sentiment-discovery (mLSTM or LSTM over bytes; after version 0, of one layer; no
 finetune_classifier.py's, and no optimizer), or a folder of .npy files or a .pt file of state dicts
 of pytorch-sentiment-neuron.
 
-It prints what it found, and how many bits the model takes for a byte of plain English: 1 to 2.5 for
-one that was trained, 7 and more for one that was not, or was misread. Nothing in a SOURCE is run.
+It prints what it found, and how many bits the model takes for a byte of plain English: less than
+2.5 for one that was trained, 7 and more for one that was not, or was misread. Nothing in a SOURCE
+is run.
 """
 
 import argparse

@@ -60,8 +60,8 @@ def write_model(
         header = json.dumps({"format_version": FORMAT_VERSION, **config})
     except TypeError as error:
         raise ValueError(
-            f"The model's configuration cannot be written as JSON ({error}): a model with a "
-            "function as its preprocessor is kept by joblib, not by save_pretrained."
+            f"The model's config_ cannot be written as JSON ({error}). A model with a function as "
+            "its preprocessor is kept by joblib, not by save_pretrained."
         ) from error
     check_config(path, config, len(weights))
     arrays = _narrowed(weights, dtype)

@@ -56,6 +56,8 @@ def import_model(path: str | os.PathLike, *, gates: Gates | None = None) -> Impo
     ------
     ValueError
         If it is not a model that can be read, not whole, or asks for code.
+    FileNotFoundError
+        If there is no such file or folder.
 
     References
     ----------

@@ -98,6 +98,8 @@ def test_a_neuron_is_held_and_negated(run, state, negate):
     )  # fmt: skip
     np.testing.assert_array_equal(display.values[0][23:], np.full((7, 1), np.float32(0.75)))
     assert printed[-1].endswith(f"_neuron-5{'_flipped' * negate}_held+0.75.png")
+    shown = f"{state} state of layer 1, {state} state held at +0.75 where written"
+    assert display.description.endswith(shown)
 
 
 def test_zero_is_a_value_to_hold(run):

@@ -73,7 +73,7 @@ def test_a_model_without_validations(lm):
     ).fit(TEXTS)
     display = LearningCurveDisplay.from_estimator(fitted)
     assert display.validation_line_ is None
-    assert len(legend(display)) == 2
+    assert legend(display) == [f"training, initially {fitted.history_['bits_per_byte'][0]:.3f}"]
     low, high = display.ax_.get_ylim()
     assert low < fitted.history_["bits_per_byte"][0] < high
 
@@ -94,14 +94,14 @@ def test_the_first_fall_leaves_the_picture_and_the_legend_says_from_where(histor
     low, high = display.ax_.get_ylim()
     assert low < history["bits_per_byte"].min()
     assert history["bits_per_byte"][20:].max() < high < 4
-    assert f"training, {history['bits_per_byte'][0]:.3f} at first" in legend(display)
+    assert f"training, initially {history['bits_per_byte'][0]:.3f}" in legend(display)
 
 
 def test_every_validation_is_in_the_picture(history, validation_history):
     validation_history.loc[0, "bits_per_byte"] = 7
     display = LearningCurveDisplay(history, validation_history).plot()
     assert display.ax_.get_ylim()[1] > 7
-    assert "validation, 2.250 at best" in legend(display)
+    assert "validation, best 2.250" in legend(display)
 
 
 def test_curves_differ_by_more_than_colour(history, validation_history):

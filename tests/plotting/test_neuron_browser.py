@@ -271,7 +271,7 @@ def test_it_loads_nothing_and_shows_the_first_neuron(page, pipeline):
 
 @pytest.mark.parametrize(
     ("threshold", "said", "n_lines"),
-    [(None, "Threshold, upright line: ", 1), (-99.0, "Threshold, beyond the axis: −99.00.", 0)],
+    [(None, "Threshold, vertical line: ", 1), (-99.0, "Threshold, beyond the axis: −99.00.", 0)],
 )
 def test_the_threshold_is_drawn_where_the_axis_has_it(
     pipeline, open_page, threshold, said, n_lines
