@@ -202,7 +202,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
                 "class_weight must be finite numbers, none of them negative and one at least "
                 f"positive, got {self.class_weight!r}"
             )
-        weight = weight * class_weight[codes]
+        # One-vs-rest with liblinear would know nothing of a class that weighs nothing.
+        tiny = np.finfo(np.float64).eps * class_weight.max()
+        weight = weight * np.maximum(class_weight, tiny)[codes]
 
         self.all_neurons_ = self._fit_logistic(X, y, weight)
         coef, _, self.n_iter_ = _linear_terms(self.all_neurons_)

@@ -244,12 +244,45 @@ def test_a_neuron_that_never_tips_the_balance_is_as_good_as_none(n_classes):
         clone(classifier).set_params(class_weight="balanced").fit(X, y)
 
 
-def test_a_class_that_weighs_nothing_is_never_predicted():
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [1e-6, 1.0])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_class_that_weighs_nothing_is_never_predicted(n_classes, C, solver):
+    X, y = problem(n_classes)
+    classifier = SentimentNeuronClassifier(
+        C, n_neurons=None, class_weight={0: 0.0}, solver=solver, random_state=0
+    ).fit(X, y)
+    assert classifier.predict(X).all()
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whether_it_is_better_than_the_majority_goes_by_weights(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(20, 1)), np.r_[0, 1, rng.integers(0, 2, 18)]
+    weight = rng.integers(1, 6, size=20).astype(float)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        classifier = SentimentNeuronClassifier(1.0, random_state=0).fit(X, y, weight)
+    is_no_better = classifier.score(X, y, weight) <= classifier.majority_score_ + 1e-9
+    assert any("no better than" in str(warning.message) for warning in caught) == is_no_better
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_makes_nobody_better_than_the_majority(seed):
+    rng = np.random.default_rng(seed)
+    y, weight = np.r_[0, 1, rng.random(48) < 0.3].astype(int), rng.random(50)
+    with pytest.warns(UserWarning, match="no better than"):
+        SentimentNeuronClassifier(1e-6).fit(np.zeros((50, 1)), y, weight)
+
+
+def test_large_weights_are_a_large_c():
     X, y = problem()
-    for C in (1e-6, 1.0):
-        classifier = SentimentNeuronClassifier(C, class_weight={0: 0.0, 1: 1.0}).fit(X, y)
-        assert classifier.predict(X).all()
-        assert np.isfinite(classifier.predict_proba(X)).all()
+    weight = np.random.default_rng(2).uniform(0.5, 2, size=len(y))
+    exact = EXACT | {"solver": "saga", "tol": 1e-8}
+    one = SentimentNeuronClassifier(0.25, **exact).fit(X, y, weight)
+    other = SentimentNeuronClassifier(0.25 / 100, **exact).fit(X, y, 100 * weight)
+    np.testing.assert_allclose(one.coef_, other.coef_, rtol=1e-3)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -328,6 +328,7 @@ def test_an_unfitted_featurizer_is_refused(lm):
         ({"layer": 0.5}, "'layer' parameter"),
         ({"neurons": [0, HIDDEN_SIZE]}, f"Neuron {HIDDEN_SIZE} is out of range"),
         ({"neurons": [-1]}, "Neuron -1 is out of range"),
+        ({"pooling": [["mean"]]}, "Unknown pooling"),
         ({"neurons": [0.5]}, "list of whole numbers"),
         ({"neurons": []}, "list of whole numbers"),
         ({"state": "gate"}, "'state' parameter"),

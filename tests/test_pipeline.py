@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import Pipeline
 
 from skdiscovery import (
     ByteMLSTMLanguageModel,
     MLSTMFeaturizer,
     SentimentNeuronClassifier,
+    TextCorpus,
     plot_heatmap,
 )
 
@@ -155,3 +157,23 @@ def test_heat_map_of_a_featurizer_and_of_a_language_model(pipeline, lm):
     for fitted in (pipeline[0], lm):
         with pytest.raises(ValueError, match="Which neuron to show"):
             plot_heatmap(fitted, "A good end.")
+
+
+@pytest.mark.parametrize("preprocessor", ["openai", "nvidia", "review", None])
+def test_splitters_take_a_corpus_as_it_is(preprocessor):
+    documents = [f"AT&amp;amp;T &amp;lt;3: film {k} is {['bad', 'good'][k % 2]}" for k in range(30)]
+    if preprocessor is None:
+        documents = [document.encode() for document in documents]
+    lm = ByteMLSTMLanguageModel(
+        8, preprocessor=preprocessor, batch_size=2, seq_length=16, device="cpu", random_state=0
+    )
+    corpus = TextCorpus.from_documents(documents, preprocessor=preprocessor)
+    expected = cross_val_score(lm, documents, cv=3, error_score="raise")
+    assert cross_val_score(lm, corpus, cv=3, error_score="raise").tolist() == expected.tolist()
+    train, test = train_test_split(corpus, random_state=0)
+    assert sorted([*train, *test]) == sorted(corpus)
+    featurizer = MLSTMFeaturizer(lm.fit(corpus), device="cpu")
+    pipeline = Pipeline([("featurizer", featurizer), ("classifier", LogisticRegression())])
+    labels = [k % 2 for k in range(30)]
+    expected = cross_val_score(pipeline, documents, labels, error_score="raise")
+    assert cross_val_score(pipeline, corpus, labels, error_score="raise").tolist() == [*expected]

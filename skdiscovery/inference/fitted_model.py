@@ -275,10 +275,10 @@ class FittedModelMixin:
             # What primed an empty document is not the user's.
             text_bytes = trace.text_bytes if documents[i // n_samples] else trace.text_bytes[1:]
             text = text_bytes.decode("utf-8", errors="replace")
+            if framed:
+                text = text.removeprefix(PREFIX)
             has_ended = len(trace.text_bytes) < len(primers[i // n_samples]) + n_bytes
-            if has_ended:
-                text = text.removesuffix(SUFFIX)
-            texts.append(text.removeprefix(PREFIX) if framed else text)
+            texts.append(text.removesuffix(SUFFIX) if has_ended else text)
         return texts if trace_neurons is None else (texts, traces)
 
     def _load(self) -> tuple[ByteLanguageModel, torch.dtype]:

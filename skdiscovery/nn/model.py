@@ -34,6 +34,36 @@ class Architecture:
         return cls(**{field.name: config[field.name] for field in fields(cls)})
 
 
+class Dropout(nn.Module):
+    """Dropout that draws its masks from a generator of its own.
+
+    From the process's own, which :class:`torch.nn.Dropout` uses, other threads draw, too.
+
+    Parameters
+    ----------
+    p : float
+        Share of the inputs that is zeroed in training, below 1; the others are scaled up.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def seed(self, seed: int, device: torch.device) -> None:
+        """Draw the next masks, for inputs on a device, from a new generator."""
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero some of the inputs, if the model is in training."""
+        if not self.training or not self.p:
+            return x
+        kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(
+            1 - self.p, generator=self.generator
+        )
+        return x * kept * (1 / (1 - self.p))
+
+
 class ByteLanguageModel(nn.Module):
     """A stack of recurrent layers that predicts the next byte.
 
@@ -58,7 +88,7 @@ class ByteLanguageModel(nn.Module):
             layer(hidden_size if k else embedding_size, hidden_size)
             for k in range(architecture.n_layers)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.utils.skip_init(nn.Linear, hidden_size, N_SYMBOLS)
 
     @property

@@ -288,6 +288,11 @@ class TextCorpus:
             digest.update(self._data[start:stop].data)
         return digest.hexdigest()
 
+    @property
+    def shape(self) -> tuple[int]:
+        """The number of documents; by its shape scikit-learn's splitters know what to index."""
+        return (len(self),)
+
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where in the data each document starts, and where it stops."""
         if self._chosen is None:
@@ -303,6 +308,8 @@ class TextCorpus:
     def __getitem__(self, index: slice | np.ndarray) -> "TextCorpus": ...
     def __getitem__(self, index: Any) -> "bytes | TextCorpus":
         """Return one document as bytes, or several (a slice, an array) as a corpus."""
+        if isinstance(index, tuple):  # as scikit-learn's splitters index arrays: (rows, ...)
+            index, _ = index
         if isinstance(index, (int, np.integer)):
             i = range(len(self))[index]
             if self._chosen is not None:

@@ -152,10 +152,8 @@ class _Run:
         bytes_per_step = self.lanes.n_bytes / self.lanes.n_batches
         n_done, n_total = (round(n * bytes_per_step) for n in (position.step, self.n_steps))
         interrupted = False
-        cuda = [trainer.device] if trainer.device.type == "cuda" else []
         with (
             flush_denormals(),
-            torch.random.fork_rng(cuda),
             Log(n_done, n_total, bool(verbose) and self.group.is_first) as log,
             noted_interrupt() as interrupt,
         ):
@@ -199,7 +197,7 @@ class _Run:
         trainer, position = self.trainer, self.position
         if self.plan.dropout:  # a function of the step: no generator's state needs to be saved
             seed = np.random.SeedSequence((self.plan.seed, position.step, self.group.rank))
-            torch.manual_seed(int(seed.generate_state(1)[0]))
+            trainer.model.dropout.seed(int(seed.generate_state(1)[0]), trainer.device)
         trainer.model.train()
         trainer.optimizer.zero_grad()
         n_lanes = batch.inputs.shape[1]

@@ -306,3 +306,37 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path):
     cache.put([b"new"], vectors[:1])
     assert 0 in cache.get([b"new"])
     assert sorted(cache.get(documents)) == list(range(60 - len(cache.get(documents)), 60))
+
+
+def test_an_entry_under_the_key_of_another_is_damaged(tmp_path):
+    cache = make_cache(tmp_path)
+    cache.put(make_documents(2), make_vectors(2))
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
+        connection.execute(
+            "UPDATE vectors SET checked_vector = "
+            "(SELECT checked_vector FROM vectors WHERE number = 1)"
+        )
+    assert_found(cache.get(make_documents(2)), [0], make_vectors(2))
+
+
+def test_the_journal_of_a_damaged_file_goes_with_it(tmp_path):
+    path = make_cache(tmp_path).path
+    journal = path.with_name(f"{path.name}-journal")
+    path.write_bytes(b"no database" * 1000)
+    journal.write_bytes(bytes(512))
+    make_cache(tmp_path)
+    assert not journal.exists()
+
+
+def test_damage_of_any_kind_is_damage(tmp_path):
+    cache = make_cache(tmp_path)
+
+    def find_damage(connection):
+        error = sqlite3.DatabaseError("row missing from index")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX
+        raise error
+
+    cache._attempt(find_damage)
+    assert not cache.path.exists()
+    cache.put([b"a"], make_vectors(1))
+    assert_found(cache.get([b"a"]), [0], make_vectors(1))

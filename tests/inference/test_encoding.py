@@ -166,3 +166,8 @@ def test_layers():
     for layer in (None, "last", 1.0):
         with pytest.raises(ValueError, match=f"Expected layer as a whole number, got {layer!r}"):
             encoding.check_layer(layer, 3)
+
+
+def test_empty_documents_have_no_part_in_the_loss(model):
+    loss = encoding.nats_per_byte(model, [b"abc"], torch.float64)
+    assert encoding.nats_per_byte(model, [b"", b"abc", b""], torch.float64) == pytest.approx(loss)

@@ -317,6 +317,17 @@ def test_a_text_that_has_not_ended_keeps_its_last_blank(lm):
     assert [cut[k] for k in going_on] == [whole[k] for k in going_on]
 
 
+def test_a_document_that_ends_at_once_is_an_empty_text(lm):
+    options = {"n_bytes": 1, "n_samples": 2000, "temperature": 3.0, "random_state": 0}
+    whole, cut = (lm.generate(stop_at_end=end, **options) for end in (False, True))
+    assert "\n" in whole
+    assert cut == [text.removesuffix("\n") for text in whole]
+
+
+def test_without_a_preprocessor_no_frame_is_taken_off(lm):
+    assert copy.copy(lm).set_params(preprocessor=None).generate("\n x", n_bytes=0) == ["\n x"]
+
+
 @pytest.mark.parametrize("preprocessor", [None, str.encode])
 def test_documents_without_a_frame_have_no_end(lm, preprocessor):
     model = copy.copy(lm).set_params(preprocessor=preprocessor)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdiscovery.inference.sampling import sample
+from skdiscovery.inference.sampling import _draw, sample
 
 PROMPT = b"\n Once"
 HELD = {4: 3.0, 1: -2.5}
@@ -199,3 +199,16 @@ def test_narrow_precisions_write_too(float32_model, dtype, state):
     held = {"overwrite": {np.int64(4): 1, 1: math.pi}, "overwrite_state": state}
     (text,) = write(float32_model, n_bytes=4, dtype=dtype, temperature=1.0, **held)
     assert len(text) == len(PROMPT) + 4
+
+
+def test_the_last_of_all_draws_is_a_byte():
+    logits = torch.randn(50, 256, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.full((50,), 1 - 2.0**-53, dtype=torch.float64)
+    assert _draw(logits, 1.0, None, uniforms).max() < 256
+
+
+def test_bytes_less_likely_than_float32_can_tell_are_drawn():
+    logits = torch.full((1, 256), -torch.inf)
+    logits[0, :3] = torch.tensor([0.0, -20.0, -20.0])
+    uniforms = torch.tensor([1 - 1e-9], dtype=torch.float64)
+    assert _draw(logits, 1.0, None, uniforms).tolist() == [2]

@@ -279,3 +279,8 @@ def test_a_generator_decides_the_parameters():
     assert torch.equal(values(3), values(3))
     assert not torch.equal(values(3), values(4))
     assert values(3).isfinite().all()
+
+
+def test_the_head_begins_within_the_bound_of_its_inputs():
+    model = ByteLanguageModel(Architecture(64, 4)).initialise(torch.Generator().manual_seed(0))
+    assert 0.12 < model.head.weight.abs().max() <= 64**-0.5

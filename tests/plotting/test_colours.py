@@ -54,3 +54,7 @@ def test_ends_of_the_scale(values, symmetric, data):
     assert scale_ends(values, "fixed", -7, 8) == (-7, 8)
     assert scale_ends(values, "symmetric", -7, 8) == symmetric
     assert scale_ends(values, "data", -7, 8) == data
+
+
+def test_ink_on_the_grey_in_the_middle_is_white():
+    assert ink_colours(np.array([[0.5, 0.5, 0.5]])) == ["white"]

@@ -4,6 +4,7 @@ import pytest
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdiscovery.plotting import extreme_texts
 
@@ -81,3 +82,15 @@ def test_the_neuron_of_the_classifier(fakes, featurizer):
 def test_errors(featurizer, parameters, error, message):
     with pytest.raises(error, match=message):
         extreme_texts(**{"estimator": featurizer, "X": TEXTS, "neuron": 3} | parameters)
+
+
+def test_a_classifier_behind_another_step_has_columns_of_its_own(fakes, featurizer):
+    pipeline = make_pipeline(featurizer, StandardScaler(), fakes.Classifier())
+    pipeline.fit(TEXTS, [0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match=r"Which neuron\?"):
+        extreme_texts(pipeline, TEXTS)
+
+
+def test_of_an_odd_number_the_high_end_has_one_more(featurizer):
+    table = extreme_texts(featurizer, TEXTS[:3], neuron=3, n_texts=5)
+    assert table["tail"].tolist() == ["high", "high", "low"]

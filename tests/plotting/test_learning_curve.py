@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -178,3 +179,10 @@ def test_errors_come_before_any_figure(lm, tmp_path):
 def test_matplotlib_is_imported_only_when_plotting():
     program = "import sys, skdiscovery; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_single_row_has_a_range():
+    one = pd.DataFrame({"step": [10], "bytes": [1000], "bits_per_byte": [2.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LearningCurveDisplay(one).plot().ax_.get_ylim() == pytest.approx((1.9, 2.1))

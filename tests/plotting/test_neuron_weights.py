@@ -161,3 +161,8 @@ def test_errors_of_from_estimator_come_before_any_figure(X):
     with pytest.raises(ValueError, match="'n_labelled' parameter"):
         NeuronWeightsDisplay.from_estimator(SentimentNeuronClassifier(), n_labelled=-1)
     assert plt.get_fignums() == []
+
+
+def test_a_name_is_beyond_the_longest_stem_of_its_neuron():
+    display = NeuronWeightsDisplay([[1.0, 2.0], [-3.0, 0.0], [0.0, 0.1]], ["a", "b", "c"])
+    assert display.plot(n_labelled=1).labels_[0].xy[1] < 0

@@ -108,6 +108,8 @@ def test_labels_are_aligned_with_documents(source, cache, options, expected):
         (["1_11", "11_1"], ["1_11", "11_1"]),
         (["+", "-", "N/A"], ["+", "-", ""]),
         (["1", "-nan", "+NaN"], [1, -1, -1]),
+        (["1", " NA ", " "], [1, -1, -1]),
+        ([1, 10**400], ["1", str(10**400)]),
     ],
 )
 def test_labels_are_numbers_where_all_read_as_numbers(labels, expected):

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from unidecode import unidecode
 
-from skdiscovery.text import get_preprocessor
+from skdiscovery.text import get_preprocessor, preprocessing
 
 review = get_preprocessor("review")
 
@@ -183,3 +183,9 @@ def test_a_function_that_forgets_to_encode_is_told_so():
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'reviews'.*\['nvidia', 'openai', 'review'\]"):
         get_preprocessor("reviews")
+
+
+@pytest.mark.parametrize("text", ["ab  ", "  ab", "ab cd ", "   ", "a b  c"])
+def test_whitespace_is_collapsed_over_the_seams_of_stretches(text, monkeypatch):
+    monkeypatch.setattr(preprocessing, "_STRETCH", 2)
+    assert preprocessing._collapse_whitespace(text) == " ".join(text.split())

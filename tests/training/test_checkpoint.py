@@ -10,8 +10,10 @@ import textwrap
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.training.checkpoint import CheckpointFolder
 from skdiscovery.training.loop import _Run
 
@@ -152,6 +154,17 @@ def test_a_resumed_run_takes_the_new_dropout(tmp_path, caplog):
     pd.testing.assert_frame_equal(little[little.step <= 20], much[much.step <= 20])
     assert (little.loss < much.loss)[little.step > 20].all()
     assert "dropout was 0.1 and is 0.9; max_steps was 20 and is 50" in caplog.text
+
+
+def test_what_others_draw_at_random_changes_no_mask_of_dropout(monkeypatch):
+    alone, run_layers = small().fit(TEXTS), ByteLanguageModel.run_layers
+
+    def beside_others(*args):
+        torch.rand(7)  # as another thread may at any moment
+        return run_layers(*args)
+
+    monkeypatch.setattr(ByteLanguageModel, "run_layers", beside_others)
+    assert_same_training(small().fit(TEXTS), alone)
 
 
 def test_the_last_three_and_the_best_are_kept(tmp_path):

@@ -32,6 +32,9 @@ def test_a_row_sums_up_the_steps_since_the_last(clock):
             {"loss": math.log(2), "bits_per_byte": 1, "bytes_per_second": 50}
         )
         assert (log.n_bytes, log.losses) == (0, [])
+        log.note(500, torch.tensor(1.0))
+        clock(5)
+        assert log.row(1.0)["bytes_per_second"] == 100
 
 
 def test_time_until_a_row_is_started_does_not_count(clock):
@@ -43,3 +46,10 @@ def test_time_until_a_row_is_started_does_not_count(clock):
         log.note(500, torch.tensor(1.0))
         clock(10)
         assert log.row(1.0)["bytes_per_second"] == 50
+
+
+def test_the_bar_goes_on_from_what_was_done(capsys):
+    with Log(20, 100, shows_progress=True) as log:
+        log.note(30, torch.tensor(1.0))
+        log.row(1.0)
+    assert "50.0/100" in capsys.readouterr().err

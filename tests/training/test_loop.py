@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,15 @@ import torch
 
 from skdiscovery import TextCorpus
 from skdiscovery.nn import Architecture
-from skdiscovery.training import Lanes, OptimizationOptions, Trainer, TrainingPlan, loop, train
+from skdiscovery.training import (
+    Lanes,
+    OptimizationOptions,
+    Trainer,
+    TrainingPlan,
+    history,
+    loop,
+    train,
+)
 
 HIDDEN_SIZE = 5
 # All alike, so that their order makes no difference: the stream is known.
@@ -164,6 +173,38 @@ def test_clipping_limits_the_norm_of_the_whole_gradient(grad_clip):
     ])  # fmt: skip
     assert trainer.history[-1]["grad_norm"] > 0.1
     assert update.norm().item() == pytest.approx(grad_clip, rel=1e-4)
+
+
+def test_without_a_clip_nothing_is_clipped():
+    trainer = make_trainer(learning_rate=1.0, grad_clip=None)
+    trainer.model.head.weight.data *= 1000
+    before = parameters_of(trainer.model)
+    run(trainer, make_lanes(), 1)
+    update = [(p.detach() - before[name]).norm() for name, p in trainer.model.named_parameters()]
+    norm = trainer.history[-1]["grad_norm"]
+    assert math.hypot(*update) == pytest.approx(norm, rel=1e-4)
+    assert norm > 2
+
+
+def test_each_step_has_masks_of_its_own():
+    trainer, seeds = make_trainer(), []
+    trainer.plan = replace(trainer.plan, dropout=0.5)
+    dropout = trainer.model.dropout
+    dropout.register_forward_pre_hook(lambda *_: seeds.append(dropout.generator.initial_seed()))
+    run(trainer, make_lanes(), 4)
+    assert len(set(seeds)) == 4
+
+
+def test_the_time_that_validation_takes_does_not_count(monkeypatch):
+    trainer, now = make_trainer(), [0.0]
+    monkeypatch.setattr(history, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def let_pass(seconds):
+        now[0] += seconds
+
+    trainer.optimizer.register_step_post_hook(lambda *_: let_pass(1))
+    run(trainer, make_lanes(), 4, checkpoint_every=1, validate=lambda: let_pass(1000) or 1.0)
+    assert [row["bytes_per_second"] for row in trainer.history] == [12, 12, 12, 13]
 
 
 def test_a_clip_above_the_norm_changes_nothing():

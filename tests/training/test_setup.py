@@ -3,7 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
+from skdiscovery.training.setup import hold_out
 
 TEXTS = [f"Film {k}: {'what a delight' if k % 2 else 'a waste of time'}!" for k in range(30)]
 
@@ -60,3 +61,9 @@ def test_another_function_is_another_run(tmp_path):
 def test_a_fraction_that_leaves_nothing_to_train_on_is_refused():
     with pytest.raises(ValueError, match=r"validation_fraction=0.99 holds out 30 of 30 document"):
         small(validation_fraction=0.99).fit(TEXTS)
+
+
+def test_the_seed_decides_what_is_held_out():
+    corpus = TextCorpus.from_documents(TEXTS)
+    first, again, other = (hold_out(corpus, 0.2, seed)[1] for seed in (0, 0, 1))
+    assert first == again != other

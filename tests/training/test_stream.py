@@ -67,3 +67,9 @@ def test_a_document_longer_than_a_shard_is_one(corpus):
     symbols, marked = whole(long, reset_at="shard")
     assert sorted(np.unique(symbols, return_counts=True)[1].tolist()) == [1, 10, 70, 500]
     assert marked.sum() == 3  # "b" and "c" together are one shard
+
+
+def test_shards_of_one_length_have_orders_of_their_own():
+    corpus = TextCorpus.from_documents([bytes([k % 60]) for k in range(600)], preprocessor=None)
+    symbols, _ = ShuffledStream(corpus, SEED).read(np.array([0]), 600, "always")
+    assert len({bytes(shard) for shard in symbols.reshape(10, 60)}) == 10
