@@ -4,8 +4,8 @@ r"""Colour a text by a neuron, or write on from it with the neuron held, and dra
     python examples/visualize.py --generate --text "This movie is" --overwrite -1 --n-samples 3
     python examples/visualize.py --language-model mlstm.pt --neuron 1285 --negate
 
-The neuron is that of --neuron, or the one that a classifier picks on the reviews that ship, with
-the sign that it gives to it. What is written is printed; pictures go to
+The neuron is that of --neuron, or the one that a classifier picks on the reviews that ship, which
+takes a minute, with the sign that it gives to it. What is written is printed; pictures go to
 EXPERIMENT_DIR/EXPERIMENT_NAME/heatmaps, a file (or several, of a long text) that is named after how
 the text begins, the neuron and its state; another model or scale needs an EXPERIMENT_NAME of its
 own.
