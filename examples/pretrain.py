@@ -11,7 +11,7 @@ Run again after a kill, the same command goes on from its last checkpoint (one e
 --max-steps or --epochs it goes on to the new end, at another --learning-rate or --dropout if
 wished. Ctrl-C ends training early, and the model is written.
 
-These files go to EXPERIMENT_DIR/EXPERIMENT_NAME, but with --evaluate-only, which prints:
+These files go to EXPERIMENT_DIR/EXPERIMENT_NAME (with --evaluate-only there are none):
 
     model.safetensors         the model, for --load and MLSTMFeaturizer
     history.csv               a row per 10 steps: loss, bits per byte, learning rate, speed

@@ -115,7 +115,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps``,
         ``learning_rate``, ``dropout`` and ``checkpoint_every`` may have changed: from that step on
         the schedule is that of the new ones, so a run that has ended can be made longer, with the
-        optimizer's memory. It may go on on other devices, too.
+        optimizer's memory. Devices, their number and the backend may be others, too.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the weights of the last one.
     random_state : int, RandomState instance or None, default=None
