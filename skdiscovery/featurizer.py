@@ -252,7 +252,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     def _poolings(self, recommended: str | Sequence[str]) -> tuple[str, ...]:
         pooling = recommended if self.pooling == "auto" else self.pooling
         poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling)
-        if not poolings or not all(name in list(POOLINGS) for name in poolings):
+        if not poolings or not all(name in POOLINGS for name in poolings):
             raise ValueError(
                 f"Unknown pooling {self.pooling!r}: expected 'auto', one of {list(POOLINGS)}, or "
                 "a tuple of these."

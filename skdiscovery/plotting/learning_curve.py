@@ -143,25 +143,24 @@ class LearningCurveDisplay:
         bits = self.history["bits_per_byte"]
         window = self.window or max(1, len(bits) // 50)
         smooth = bits.rolling(window, center=True, min_periods=1).mean()
-        names = [f"training, initially {bits.iloc[0]:.3f}"]
-        if window > 1:
-            names.append(f"training, running mean (window {window})")
-        else:  # the two lines are one
-            names.insert(0, "_")  # which matplotlib leaves out of the legend
+        initially = f"training, initially {bits.iloc[0]:.3f}"
+        smoothed = f"training, running mean (window {window})"
+        # Without a window the two lines are one; matplotlib leaves "_" out of the legend.
+        of_raw, of_smooth = (initially, smoothed) if window > 1 else ("_", initially)
         (self.raw_line_,) = ax.plot(
             megabytes,
             bits,
             color=_TRAINING,
             linewidth=0.6,
             alpha=0.35,
-            label=names[0],
+            label=of_raw,
         )
         (self.line_,) = ax.plot(
             megabytes,
             smooth,
             color=_TRAINING,
             linewidth=1.8,
-            label=names[1],
+            label=of_smooth,
         )
         self.validation_line_ = self._plot_validation(ax)
         ax.set(xlabel="text read (MB)", ylabel="bits per byte", ylim=self._range_of_interest())

@@ -21,33 +21,7 @@ namespace skdiscovery {
 
 constexpr int64_t kRoomBehind = 3;
 
-#if defined(__AMX_INT8__)
-
-using RowValue = int8_t;
-using Sum = int32_t;
-constexpr int kShift = 0;
-
-// torch has this product, and uses the processor's units for it.
-class Int8Matrix {
- public:
-  explicit Int8Matrix(const Tensor& w)
-      : n_columns_(w.size(0)), k_(w.size(1)), values_(arrays_(w)) {}
-
-  void multiply(const RowValue* rows, int64_t n_rows, Sum* out) const {
-    // torch misreads the transpose of a single column.
-    const Tensor columns = k_ > 1 ? view_of(values_, k_, n_columns_, k_, Side::transposed)
-                                  : view_of(values_, 1, n_columns_, n_columns_, Side::plain);
-    call_product("aten::_int_mm", view_of(rows, n_rows, k_, k_, Side::plain), columns,
-                 view_of(out, n_rows, n_columns_, n_columns_, Side::plain));
-  }
-
- private:
-  Arrays<RowValue> arrays_;
-  int n_columns_, k_;
-  const RowValue* values_;
-};
-
-#elif defined(__AVX2__)
+#if defined(__AVX2__) && !defined(__AMX_INT8__)
 
 // Products for Panels. Behind a row's last number its vector has anything, which meets zeros.
 // (torch's own product packs its matrix anew each time.)
@@ -127,18 +101,32 @@ class Int8Matrix {
 
 #else
 
+#if defined(__AMX_INT8__)
+using RowValue = int8_t;
+using Sum = int32_t;
+#else
+// float32's sums of up to 1,040 of these products are exact, and of more nearly so.
 using RowValue = float;
 using Sum = float;
+#endif
 constexpr int kShift = 0;
 
-// float32's sums of up to 1,040 of these products are exact, and of more nearly so.
 class Int8Matrix {
  public:
   explicit Int8Matrix(const Tensor& w)
       : n_columns_(w.size(0)), k_(w.size(1)), values_(arrays_(w)) {}
 
   void multiply(const RowValue* rows, int64_t n_rows, Sum* out) const {
+#if defined(__AMX_INT8__)
+    // torch has this product, and uses the processor's units for it. It misreads the transpose of
+    // a single column.
+    const Tensor columns = k_ > 1 ? view_of(values_, k_, n_columns_, k_, Side::transposed)
+                                  : view_of(values_, 1, n_columns_, n_columns_, Side::plain);
+    call_product("aten::_int_mm", view_of(rows, n_rows, k_, k_, Side::plain), columns,
+                 view_of(out, n_rows, n_columns_, n_columns_, Side::plain));
+#else
     skdiscovery::multiply(rows, n_rows, values_, n_columns_, k_, Side::transposed, out);
+#endif
   }
 
  private:
