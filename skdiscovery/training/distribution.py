@@ -202,7 +202,7 @@ def spawned_ranks(n_ranks: int, device: torch.device, job: Any) -> Iterator[Grou
     try:
         if device.type == "cpu":
             torch.set_num_threads(max(1, n_threads // n_ranks))
-        store = dist.TCPStore(LOOPBACK, 0, n_ranks, is_master=True, wait_for_workers=False)
+        store = open_store(n_ranks)
         for rank in range(1, n_ranks):
             workers.append(_Worker(rank, n_ranks, store.port, device))
         _wait_until_ready(store, workers)
@@ -236,12 +236,24 @@ def joined_as_worker(
     rank: int, n_ranks: int, port: int, device: torch.device
 ) -> Iterator[tuple[Group, Any]]:
     """Join the process that started this one, and give what it says."""
-    store = dist.TCPStore(LOOPBACK, port, n_ranks, is_master=False)
+    store = open_store(n_ranks, port)
     store.set(_ready_key(rank), "")
     _initialise(device, store=store, rank=rank, world_size=n_ranks)
     group = _group()
     yield group, group.from_first(None)
     dist.destroy_process_group()
+
+
+def open_store(n_ranks: int, port: int | None = None) -> dist.TCPStore:
+    """Return the store through which ranks find each other: a new one, or the one at a port."""
+    return dist.TCPStore(
+        LOOPBACK,
+        port or 0,
+        n_ranks,
+        is_master=port is None,
+        wait_for_workers=False,
+        use_libuv=False,  # for Windows and Debian build torch without it
+    )
 
 
 class _Worker:

@@ -20,6 +20,7 @@ from skdiscovery.training.distribution import (
     complete,
     count_devices,
     join_launched,
+    open_store,
     spawned_ranks,
 )
 from skdiscovery.training.loop import _Run
@@ -303,6 +304,15 @@ def initialise():
     yield lambda: torch.distributed.init_process_group("gloo", store=store(), rank=0, world_size=1)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def test_ranks_find_each_other_without_libuv():
+    first = open_store(2)
+    second = open_store(2, first.port)
+    second.set("word", "given")
+    assert first.get("word") == b"given"
+    assert not first.libuvBackend
+    assert not second.libuvBackend
 
 
 def test_ranks_that_are_joined_again_talk_through_the_same_channel(initialise):
