@@ -28,6 +28,7 @@ from skdiscovery.text.preprocessing import PREPROCESSORS
 
 FORMAT_VERSION = 1
 _HEADER_KEY = "skdiscovery"
+_VERSION_KEY = "format_version"
 _CHECKSUM_KEY = "sha256"
 _CONFIG_ENTRIES = {
     *(field.name for field in fields(Architecture)), "preprocessor", "n_steps", "n_bytes_seen"
@@ -56,8 +57,9 @@ def write_model(
     """
     if dtype not in get_args(StoredDtype):
         raise ValueError(f"Unknown dtype {dtype!r}: expected one of {get_args(StoredDtype)}.")
+    header = {_VERSION_KEY: FORMAT_VERSION, **config}
     try:
-        header = json.dumps({"format_version": FORMAT_VERSION, **config})
+        json.dumps(header)
     except TypeError as error:
         raise ValueError(
             f"The model's config_ cannot be written as JSON ({error}). A model with a function as "
@@ -65,9 +67,10 @@ def write_model(
         ) from error
     check_config(path, config, len(weights))
     arrays = _narrowed(weights, dtype)
+    header[_CHECKSUM_KEY] = _checksum(header, arrays)
     with whole_file(path) as temporary:
-        checksum = _checksum(header, arrays)
-        save_file(arrays, temporary, metadata={_HEADER_KEY: header, _CHECKSUM_KEY: checksum})
+        # One entry: of several, safetensors draws the order, and equal models' files would differ.
+        save_file(arrays, temporary, metadata={_HEADER_KEY: json.dumps(header)})
 
 
 def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
@@ -82,8 +85,7 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            header = metadata.get(_HEADER_KEY)
-            if header is None:
+            if _HEADER_KEY not in metadata:
                 raise ValueError(
                     f"{os.fspath(path)!r} is a .safetensors file of something else: it has no "
                     f"{_HEADER_KEY!r} entry in its header. Expected a file written by "
@@ -91,7 +93,11 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
                 )
             # What the header claims is checked before any array is read.
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            config = _parse_config(path, header)
+            header = _parse_header(path, metadata[_HEADER_KEY])
+            # The file of the model that ships has it beside the configuration. One who edits a
+            # file by hand may leave it out.
+            checksum = header.pop(_CHECKSUM_KEY, metadata.get(_CHECKSUM_KEY))
+            config = {name: value for name, value in header.items() if name != _VERSION_KEY}
             check_config(path, config, len(slices))
             _check_arrays(path, slices, config)
             arrays = {name: file.get_tensor(name) for name in slices}
@@ -101,7 +107,6 @@ def read_model(path: str | os.PathLike) -> tuple[Weights, Config]:
             f"file written by save_pretrained, but reading it says: {error}. It has "
             f"{size_and_hash(path)}: compare them with those of the file that this is a copy of."
         ) from error
-    checksum = metadata.get(_CHECKSUM_KEY)  # one who edits a file by hand may leave it out
     if checksum is not None and checksum != _checksum(header, arrays):
         raise ValueError(
             f"{os.fspath(path)!r} was altered or damaged after save_pretrained wrote it: its "
@@ -155,20 +160,20 @@ def _widened(arrays: Weights) -> Weights:
     return weights
 
 
-def _checksum(header: str, arrays: Weights) -> str:
-    """Return a hash of the configuration as written and of the arrays as stored."""
-    digest = sha256(header.encode())
+def _checksum(header: dict[str, Any], arrays: Weights) -> str:
+    """Return a hash of the version and configuration, and of the arrays as stored."""
+    digest = sha256(json.dumps(header).encode())
     for name, array in sorted(arrays.items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _parse_config(path: str | os.PathLike, header: str) -> Config:
+def _parse_header(path: str | os.PathLike, text: str) -> dict[str, Any]:
     try:
-        config = json.loads(header)
-        version = config.pop("format_version")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        header = json.loads(text)
+        version = header[_VERSION_KEY]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} has no configuration in its header: {error!r}."
         ) from error
@@ -177,7 +182,7 @@ def _parse_config(path: str | os.PathLike, header: str) -> Config:
             f"{os.fspath(path)!r} has format version {version}, this version of skdiscovery reads "
             f"{FORMAT_VERSION}: upgrade skdiscovery."
         )
-    return config
+    return header
 
 
 def _is_count(value: Any, minimum: int) -> bool:

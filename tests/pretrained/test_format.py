@@ -203,6 +203,13 @@ def test_a_write_replaces_the_old_file(path):
     )
 
 
+def test_files_of_equal_models_are_equal(path):
+    whole = path.read_bytes()
+    for _ in range(10):
+        write_model(path, random_weights(), CONFIG)
+        assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
 def test_a_file_that_is_cut_short_is_refused(path, share):
     whole = path.read_bytes()
