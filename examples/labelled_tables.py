@@ -11,7 +11,7 @@ from regressions import Parts
 from sklearn.utils.multiclass import check_classification_targets
 
 from skdiscovery.datasets import fetch_sst2
-from skdiscovery.text.labels import Label, is_missing
+from skdiscovery.text.labels import Label, as_numbers, is_missing
 from skdiscovery.text.readers import Reader
 from skdiscovery.text.splitting import part_sizes
 
@@ -74,11 +74,12 @@ def read_table(path: Path, part: str, options: argparse.Namespace) -> pd.DataFra
 
 def read_labels(labels: Iterable[Label]) -> pd.Series:
     """Return labels as numbers if all read as such; NaN where one is missing."""
-    known = pd.Series([np.nan if is_missing(label) else label for label in labels])
-    try:
-        return pd.to_numeric(known)
-    except (TypeError, ValueError):
-        return known
+    column = pd.Series(labels, dtype=object)
+    is_known = ~column.map(is_missing)
+    known = column[is_known].tolist()
+    numbers = as_numbers(known)
+    values = pd.Series(known if numbers is None else numbers, index=column.index[is_known])
+    return values.reindex(column.index)
 
 
 def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:

@@ -62,7 +62,7 @@ class LabelColumn:
             If strings are to be binarized, or -1 is a label while others are missing.
         """
         codes = np.frombuffer(self._codes, np.int64)
-        numbers = _as_numbers(list(self._values))
+        numbers = as_numbers(list(self._values))
         # Code -1, a missing label, takes the last entry of the table of values.
         if numbers is None:
             if binarize:
@@ -93,8 +93,16 @@ def binarized(labels: np.ndarray) -> np.ndarray:
     return (labels > (labels.min() + labels.max()) / 2).astype(np.int64)
 
 
-def _as_numbers(values: list[Label]) -> np.ndarray | None:
-    """Return the values as int64 if all are whole, as float64 if all are numbers, else None."""
+def as_numbers(values: list[Label]) -> np.ndarray | None:
+    """Return the values as int64 if all are whole, as float64 if all are numbers, else None.
+
+    Examples
+    --------
+    >>> from skdiscovery.text.labels import as_numbers
+    >>> as_numbers(["1", "0.0"])
+    array([1, 0])
+    >>> as_numbers(["good", "1"])
+    """
     if any(isinstance(value, str) and "_" in value for value in values):
         return None  # "1_2" is a name, though Python reads it as 12
     try:

@@ -116,6 +116,16 @@ def test_missing_labels_are_those_of_a_corpus(read, tmp_path, name, missing):
     assert y["train"].tolist() == labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("labels", [[True, False], ["1_1", "11"], [" 2", "1.0"], [1, "a"]])
+def test_labels_are_those_of_a_corpus(read, tmp_path, labels):
+    path = tmp_path / "t.json"
+    pd.DataFrame({"sentence": ["Good.", "Bad."], "label": labels}).to_json(path, orient="records")
+    _, y = read(f"--train={path}")
+    of_corpus = TextCorpus.from_file(path, label_key="label").labels
+    assert y["train"].tolist() == of_corpus.tolist()
+    assert y["train"].dtype.kind == of_corpus.dtype.kind
+
+
 def test_labels_can_be_binarized(read, tmp_path):
     paths = {part: tmp_path / f"{part}.csv" for part in ("train", "valid")}
     stars = {"train": [1, 2, 3, 4, 5], "valid": [4, 3]}  # of which 3 would be the lower half
