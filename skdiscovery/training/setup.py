@@ -70,7 +70,7 @@ def open_checkpoints(
         name: _portable_value(value) for name, value in parameters.items() if name not in _VARYING
     }
     run |= {
-        "initial_weights": None if initial_weights is None else joblib.hash(initial_weights),
+        "initial_weights": _origin(initial_weights),
         "n_documents": len(corpus),
         "corpus_hash": corpus.fingerprint(),
     }
@@ -83,6 +83,11 @@ def open_checkpoints(
             "resume=True, or give another folder."
         )
     return checkpoints, None, seed
+
+
+def _origin(weights: Weights | None) -> str:
+    """Return what is to tell a run that begins with these weights from one with others."""
+    return "new" if weights is None else f"fitted before ({joblib.hash(weights)}), by warm_start"
 
 
 def _portable_value(value: Any) -> int | float | str | None:

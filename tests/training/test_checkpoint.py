@@ -345,8 +345,10 @@ def test_a_run_from_other_weights_is_another_run(tmp_path, monkeypatch):
     unbroken.set_params(warm_start=True, max_steps=30).fit(TEXTS)
     fit_until(12, starts[0], monkeypatch)
 
-    with pytest.raises(ValueError, match=r"initial_weights was '.*' and is '"):
+    with pytest.raises(ValueError, match=r"initial_weights was 'fitted .*' and is 'fitted "):
         starts[1].fit(TEXTS)
+    with pytest.raises(ValueError, match=r"initial_weights was 'fitted .*' and is 'new'"):
+        small(tmp_path, warm_start=True, max_steps=30).fit(TEXTS)
     again = small(max_steps=2).fit(TEXTS)
     again.set_params(warm_start=True, checkpoint_dir=tmp_path, resume=True, max_steps=30)
     assert_same_training(again.fit(TEXTS), unbroken)
