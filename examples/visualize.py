@@ -4,8 +4,9 @@ r"""Colour a text by a neuron, or write on from it with the neuron held, and dra
     python examples/visualize.py --generate --text "This movie is" --overwrite -1 --n-samples 3
     python examples/visualize.py --language-model mlstm.pt --neuron 1285 --negate
 
-The neuron is that of --neuron, or the one that a classifier picks on the reviews that ship, which
-takes a minute, with the sign that it gives to it. What is written is printed; pictures go to
+The neuron is that of --neuron, or the one that a classifier picks on the reviews that ship, with
+the sign that it gives to it. It takes a minute to read these, once: EXPERIMENT_DIR/cache keeps
+their features. What is written is printed; pictures go to
 EXPERIMENT_DIR/EXPERIMENT_NAME/heatmaps, a file (or several, of a long text) that is named after how
 the text begins, the neuron and its state; another model or scale needs an EXPERIMENT_NAME of its
 own.
@@ -24,6 +25,7 @@ from skdiscovery import (
     SentimentNeuronClassifier,
 )
 from skdiscovery.datasets import load_reviews
+from skdiscovery.plotting.neuron_values import layer_name
 from skdiscovery.plotting.saving import safe_stem
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
@@ -81,12 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             sign = -sign
         read = write_on if options.generate else read_text
         text_bytes, values = read(lm, neuron, sign, options)
-        layer = options.layer % lm.config_["n_layers"]
-        name = f"layer-{layer}_{options.state}_neuron-{neuron}"
+        n_layers = lm.config_["n_layers"]
+        name = f"layer-{options.layer % n_layers}_{options.state}_neuron-{neuron}"
         description = f"neuron {neuron}"
         if sign < 0:
             name, description = f"{name}_flipped", f"{description} (sign flipped)"
-        description += f", {options.state} state of layer {layer}"
+        description += f", {options.state} state of {layer_name(options.layer, n_layers)}"
         if options.overwrite is not None:
             held = f"{options.overwrite:+g}"
             name += f"_held{held}"
@@ -110,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def sentiment_neuron(lm: ByteMLSTMLanguageModel, options: argparse.Namespace) -> tuple[int, int]:
     """Return the neuron that a classifier picks on the reviews that ship, and its sign."""
     featurizer = MLSTMFeaturizer(
-        lm, state=options.state, layer=options.layer, device=options.device
+        lm,
+        state=options.state,
+        layer=options.layer,
+        device=options.device,
+        memory=options.experiment_dir / "cache",
     )
     classifier = SentimentNeuronClassifier(random_state=0)
     make_pipeline(featurizer, classifier).fit(*load_reviews(return_X_y=True))

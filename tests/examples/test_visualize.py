@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery.inference import encoding
 
 FLAGS = "-text -generate -temperature -neuron -overwrite -negate -layer"
 
@@ -48,7 +49,7 @@ def test_a_text_is_drawn_to_a_file(run, lm):
     assert plt.imread(printed[0]).shape[1] > 400
     assert display.text_bytes == [b"\n Why not? "]
     np.testing.assert_array_equal(display.values[0], lm.activations(["Why not?"], neurons=[5])[0])
-    assert display.description == "neuron 5, cell state of layer 1"
+    assert display.description == "neuron 5, cell state of the last layer"
 
 
 def test_layer_state_negate_and_looks(run, lm):
@@ -63,15 +64,33 @@ def test_layer_state_negate_and_looks(run, lm):
     assert printed[0].endswith("_layer-0_hidden_neuron-5_flipped.png")
 
 
-def test_without_a_neuron_a_classifier_picks_one(run, lm, script, monkeypatch):
-    monkeypatch.setattr(
-        script, "SentimentNeuronClassifier", partial(script.SentimentNeuronClassifier, 1e4)
-    )
+@pytest.fixture
+def weak_penalty(script, monkeypatch):
+    """Let the script's classifier find a neuron of a model that knows nothing."""
+    classifier = partial(script.SentimentNeuronClassifier, 1e4)
+    monkeypatch.setattr(script, "SentimentNeuronClassifier", classifier)
+
+
+@pytest.mark.usefixtures("weak_penalty")
+def test_without_a_neuron_a_classifier_picks_one(run, lm):
     display, printed, folder = run("--text=x")
     neuron, sign = re.match(r"neuron (\d+), sign ([+-]1) ", printed[0]).groups()
     (expected,) = lm.activations(["x"], neurons=[int(neuron)])
     np.testing.assert_array_equal(display.values[0], int(sign) * expected)
     assert len([*folder.glob(f"heatmap_x_layer-1_cell_neuron-{neuron}*.png")]) == 1
+
+
+@pytest.mark.usefixtures("weak_penalty")
+def test_the_reviews_are_read_once(run, monkeypatch):
+    read = []
+    features = encoding.features
+    monkeypatch.setattr(
+        encoding, "features", lambda *args, **kw: (read.append(args[1]), features(*args, **kw))[1]
+    )
+    _, first, _ = run("--text=x")
+    assert len(read) == 1
+    assert run("--text=y")[1][0] == first[0]
+    assert len(read) == 1
 
 
 def test_text_is_written_and_drawn(run, lm):
@@ -98,7 +117,7 @@ def test_a_neuron_is_held_and_negated(run, state, negate):
     )  # fmt: skip
     np.testing.assert_array_equal(display.values[0][23:], np.full((7, 1), np.float32(0.75)))
     assert printed[-1].endswith(f"_neuron-5{'_flipped' * negate}_held+0.75.png")
-    shown = f"{state} state of layer 1, {state} state held at +0.75 where written"
+    shown = f"{state} state of the last layer, {state} state held at +0.75 where written"
     assert display.description.endswith(shown)
 
 
