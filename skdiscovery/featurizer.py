@@ -23,7 +23,9 @@ from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.language_model import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
+from skdiscovery.nn.weights import weights_hash
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
+from skdiscovery.pretrained.frozen import read_frozen
 
 # Texts that take so many bits per byte more than those that the model was validated on look unlike
 # them: each byte is half as likely. Reviews of other things and sentences of reviews take up to
@@ -191,7 +193,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
                     f"Expected a frozen ByteMLSTMLanguageModel, got a frozen {model!r}."
                 )
         elif not isinstance(model, ByteMLSTMLanguageModel):
-            model = ByteMLSTMLanguageModel.from_pretrained(model, device=self.device)
+            resolve_device(self.device)
+            model = ByteMLSTMLanguageModel._from_imported(read_frozen(model), self.device)
         check_is_fitted(model, msg=_NOT_FITTED)
         encoding.check_layer(self.layer, model.config_["n_layers"])
         neurons = encoding.check_neurons(self.neurons, model.config_["hidden_size"])
@@ -342,12 +345,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         dtype = resolve_precision(self.precision, resolve_device(self.device))
         layer = encoding.check_layer(self.layer, self.language_model_.config_["n_layers"])
         settings = [_VECTORS_VERSION, self.state, layer, str(dtype), self.pooling_]
-        # Not blake2b: processors have instructions for this one, and there is much to hash.
         digest = sha256(json.dumps(settings).encode())
         digest.update(self.feature_neurons_.tobytes())
-        for name, array in sorted(self.language_model_.weights_.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).data)
+        digest.update(weights_hash(self.language_model_.weights_))
         return digest.digest()
 
     def __sklearn_clone__(self) -> Self:

@@ -22,6 +22,7 @@ from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import StoredDtype, write_model
+from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
 from skdiscovery.text import TextCorpus
@@ -433,7 +434,11 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             device is not available.
         """
         resolve_device(device)
-        _, weights, config = import_model(find_model(name_or_path))
+        return cls._from_imported(import_model(find_model(name_or_path)), device)
+
+    @classmethod
+    def _from_imported(cls, imported: ImportedModel, device: str) -> "ByteMLSTMLanguageModel":
+        _, weights, config = imported
         architecture = asdict(Architecture.from_config(config))
         model = cls(**architecture, preprocessor=config["preprocessor"], device=device)
         model._set_fitted(weights, config, [], [])

@@ -269,6 +269,14 @@ def test_a_clone_shares_the_language_model(lm):
         np.testing.assert_array_equal(array, weights[name])
 
 
+def test_clones_that_read_one_file_share_its_weights(lm, tmp_path):
+    lm.save_pretrained(tmp_path / "lm.safetensors")
+    featurizer = fit(tmp_path / "lm.safetensors")
+    weights = featurizer.language_model_.weights_
+    others = clone(featurizer).fit().language_model_.weights_
+    assert all(others[name] is array for name, array in weights.items())
+
+
 def test_a_clone_keeps_the_output_container(lm):
     copy = clone(fit(lm, neurons=[1]).set_output(transform="pandas")).fit()
     assert isinstance(copy.transform(TEXTS), pd.DataFrame)

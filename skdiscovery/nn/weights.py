@@ -1,6 +1,8 @@
 """Weights as named arrays: what a fitted model keeps, what its file holds."""
 
+import weakref
 from collections.abc import Mapping
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -53,6 +55,34 @@ def model_from_weights(
             state[f"layers.{k}.recurrent_bias"] = torch.zeros_like(bias)
     model.load_state_dict(state, assign=True)
     return model
+
+
+def weights_hash(weights: Weights) -> bytes:
+    """Return a hash of the names and values of all arrays.
+
+    That of an array which owns its memory and cannot be written to is worked out once.
+    """
+    digest = sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(_array_hash(array))
+    return digest.digest()
+
+
+_hashes: dict[int, bytes] = {}  # of arrays that cannot change, by their id while they live
+
+
+def _array_hash(array: np.ndarray) -> bytes:
+    can_change = array.flags.writeable or not array.flags.owndata
+    key = id(array)
+    if can_change or key not in _hashes:
+        # Not blake2b: processors have instructions for this one, and there is much to hash.
+        value = sha256(np.ascontiguousarray(array).data).digest()
+        if can_change:
+            return value
+        _hashes[key] = value
+        weakref.finalize(array, _hashes.pop, key, None)
+    return _hashes[key]
 
 
 def shared_tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skdiscovery.nn import Architecture, ByteLanguageModel
-from skdiscovery.nn.weights import folded_weights, model_from_weights, weight_shapes
+from skdiscovery.nn import weights as weights_module
+from skdiscovery.nn.weights import (
+    folded_weights,
+    model_from_weights,
+    weight_shapes,
+    weights_hash,
+)
 
 every_cell = pytest.mark.parametrize("cell", ["mlstm", "lstm"])
 with_and_without_norm = pytest.mark.parametrize("weight_norm", [False, True, "all"])
@@ -87,3 +95,52 @@ def test_weights_of_another_architecture_are_refused(change):
         del weights["head.bias"]
     with pytest.raises(RuntimeError, match="Error"):
         model_from_weights(weights, Architecture(**asked))
+
+
+def constant(value):
+    """An array that cannot be written to."""
+    array = np.full(8, value, dtype=np.float32)
+    array.setflags(write=False)
+    return array
+
+
+def test_a_hash_tells_names_and_values_apart_and_no_order():
+    one, two = np.float32([1, 2]), np.float32([3, 4])
+    expected = weights_hash({"a": one, "b": two})
+    assert weights_hash({"b": two.copy(), "a": one.copy()}) == expected
+    for other in ({"a": two, "b": one}, {"a": one, "c": two}, {"a": one}, {"a": one, "b": two[:1]}):
+        assert weights_hash(other) != expected
+
+
+def test_a_hash_follows_an_array_that_is_written_to():
+    weights = {"a": np.zeros(8, np.float32)}
+    before = weights_hash(weights)
+    weights["a"][3] = 1
+    assert weights_hash(weights) != before
+
+
+def test_a_hash_follows_what_is_seen_through_a_view_for_reading():
+    whole = np.zeros(8, np.float32)
+    weights = {"a": whole[:]}
+    weights["a"].setflags(write=False)
+    before = weights_hash(weights)
+    whole[3] = 1
+    assert weights_hash(weights) != before
+
+
+def test_arrays_that_cannot_change_are_hashed_once(monkeypatch):
+    weights = {"a": constant(1), "b": constant(2)}
+    expected = weights_hash(weights)
+    hashed = []
+
+    def sha256(data=b""):
+        hashed.append(len(data))
+        return hashlib.sha256(data)
+
+    monkeypatch.setattr(weights_module, "sha256", sha256)
+    assert weights_hash(dict(weights)) == expected
+    assert hashed == [0]  # that of the hashes
+
+
+def test_a_hash_is_not_that_of_an_array_that_was_where_this_one_is():
+    assert len({weights_hash({"a": constant(value)}) for value in range(500)}) == 500
