@@ -13,6 +13,15 @@ from skdiscovery.datasets import load_reviews
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def few_reviews(monkeypatch):
+    """Let the reviews that ship be few and short, that a test may be, too."""
+    texts, labels = load_reviews(return_X_y=True)
+    few = [text[:80] for text in texts[:60]], labels[:60]
+    monkeypatch.setattr("skdiscovery.datasets.load_reviews", lambda return_X_y: few)
+
+
+@pytest.mark.usefixtures("few_reviews")
 def test_the_quickstart_does_the_main_job(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples/quickstart.py"), run_name="__main__")
@@ -48,14 +57,12 @@ def test_its_sentiment_neuron_is_that_of_the_model_that_ships():
     assert f"sentiment neuron** is {quickstart['SENTIMENT_NEURON']}," in card
 
 
+@pytest.mark.usefixtures("few_reviews")
 def test_the_story_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (story,) = re.findall(
         r"```python\n(.*?plot_heatmap\(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
-    texts, labels = load_reviews(return_X_y=True)
-    few = [text[:100] for text in texts[:60]], labels[:60]
-    monkeypatch.setattr("skdiscovery.datasets.load_reviews", lambda return_X_y: few)
     names: dict = {}
     exec(story, names)
     search = names["search"]

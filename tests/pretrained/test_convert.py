@@ -97,9 +97,12 @@ def test_an_export_says_what_the_files_do_not(convert, tmp_path, openai_toy):
     assert "note" not in convert(openai_toy, tmp_path / "copy", "--to", "openai")
 
 
-def test_half_precision_halves_the_file(convert, tmp_path):
-    convert("default", tmp_path / "whole")
-    convert("default", tmp_path / "half", "--dtype", "float16")
+def test_half_precision_halves_the_file(convert, tmp_path, random_weights):
+    _, config = read_model(find_model("default"))
+    config |= {"hidden_size": 100, "embedding_size": 20}
+    write_model(tmp_path / "source", random_weights(100, 20), config)
+    convert(tmp_path / "source", tmp_path / "whole")
+    convert(tmp_path / "source", tmp_path / "half", "--dtype", "float16")
     assert (tmp_path / "half").stat().st_size < 0.51 * (tmp_path / "whole").stat().st_size
     assert import_model(tmp_path / "half").config == import_model(tmp_path / "whole").config
 
