@@ -26,12 +26,17 @@ LABELS = np.array(["pos", "neg"] * len(NOUNS))
 GRID = {"classifier__C": [0.25, 1.0, 4.0]}
 
 
+def train(hidden_size, random_state):
+    model = ByteMLSTMLanguageModel(
+        hidden_size, embedding_size=8, batch_size=4, seq_length=16, max_steps=3, device="cpu",
+        random_state=random_state,
+    )  # fmt: skip
+    return model.fit(TEXTS)
+
+
 @pytest.fixture(scope="module")
 def lm():
-    model = ByteMLSTMLanguageModel(
-        16, embedding_size=8, batch_size=4, seq_length=16, max_steps=3, device="cpu", random_state=0
-    )
-    return model.fit(TEXTS)
+    return train(16, random_state=0)
 
 
 def make_pipeline(lm, **params):
@@ -60,7 +65,7 @@ def test_a_search_reads_each_document_once(lm, tmp_path, encoded):
 
 
 def test_a_search_over_featurizers(lm, tmp_path):
-    other = ByteMLSTMLanguageModel.from_pretrained("default", device="cpu")
+    other = train(100, random_state=1)
     other.save_pretrained(tmp_path / "other.safetensors")
     models = [FrozenEstimator(lm), FrozenEstimator(other), tmp_path / "other.safetensors"]
     search = GridSearchCV(
@@ -71,6 +76,7 @@ def test_a_search_over_featurizers(lm, tmp_path):
     ).fit(TEXTS, LABELS)
     scores = search.cv_results_["mean_test_score"].reshape(3, 2)
     np.testing.assert_array_equal(scores[1], scores[2])
+    assert (scores[0] != scores[1]).any()
     for model, of_model in zip((lm, other), scores, strict=False):
         for pooling, score in zip(("mean", "max"), of_model, strict=True):
             alone = make_pipeline(model).set_params(featurizer__pooling=pooling)

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -224,8 +222,3 @@ def test_a_display_made_by_hand_is_checked_too(tmp_path, monkeypatch, method, pa
         method(HeatmapDisplay(TEXT, VALUES, **parameters))
     assert list(tmp_path.iterdir()) == []
     assert plt.get_fignums() == []
-
-
-def test_matplotlib_is_imported_only_when_plotting():
-    program = "import sys, skdiscovery.plotting; sys.exit('matplotlib' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
