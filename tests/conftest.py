@@ -180,3 +180,9 @@ def withdraw(open_folder):
     if is_root:
         os.seteuid(0)
     open_folder.chmod(0o755)
+
+
+@pytest.fixture
+def no_own_folder(monkeypatch):
+    """Look into the cache only."""
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)

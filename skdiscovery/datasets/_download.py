@@ -11,7 +11,7 @@ from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from skdiscovery.datasets._storage import DATA_VARIABLE
+from skdiscovery.data_folder import DATA_VARIABLE
 from skdiscovery.files import whole_file
 
 logger = logging.getLogger("skdiscovery")

@@ -8,9 +8,9 @@ import pandas as pd
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from skdiscovery.data_folder import locate
 from skdiscovery.datasets._bunch import FETCH_CONSTRAINTS, as_bunch
 from skdiscovery.datasets._download import RemoteFile, download
-from skdiscovery.datasets._storage import locate
 
 _REPOSITORY = (
     "https://raw.githubusercontent.com/openai/generating-reviews-discovering-sentiment/master/data"

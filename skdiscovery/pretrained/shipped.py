@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from skdiscovery.datasets._storage import locate
+from skdiscovery.data_folder import locate
 from skdiscovery.files import sha256_of, size_and_hash
 
 WEIGHTS = Path(__file__).parent / "weights"

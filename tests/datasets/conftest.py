@@ -5,8 +5,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from skdiscovery.datasets import _storage
-
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -49,9 +47,3 @@ def server(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def no_own_folder(monkeypatch):
-    """Look into the cache only."""
-    monkeypatch.delenv(_storage.DATA_VARIABLE, raising=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skdiscovery.data_folder import locate
 from skdiscovery.datasets import _sst2, fetch_sst2
-from skdiscovery.datasets._storage import locate
 
 CSV = 'label,sentence\n1,"A joy, really."\n0,NA\n0,Café closed.\n'.encode()
 TEXTS = ["A joy, really.", "NA", "Café closed."]

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
-from skdiscovery.datasets._storage import DATA_VARIABLE
+from skdiscovery.data_folder import DATA_VARIABLE
 from skdiscovery.pretrained import find_model, read_model, shipped, shipped_models
 
 

@@ -1,4 +1,4 @@
-"""Where data sets lie: the user's own folder, else a cache, which is filled on first use."""
+"""Where data sets and models lie: the user's own folder, else a cache, filled on first use."""
 
 import os
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 import pytest
 
-from skdiscovery.datasets._storage import DATA_VARIABLE, locate
+from skdiscovery.data_folder import DATA_VARIABLE, locate
 
 NAME = "set/part.csv"
 
