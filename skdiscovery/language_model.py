@@ -314,7 +314,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
                 self.resume,
                 self.get_params(),
                 corpus,
-                self.weights_ if goes_on else None,
+                (self.weights_, self.config_) if goes_on else None,
                 seed,
             )
         seed = group.from_first(seed)

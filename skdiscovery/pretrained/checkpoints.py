@@ -63,6 +63,8 @@ def _config(run: Config, snapshot: Snapshot) -> Config:
         "n_steps": values["n_steps"],
         "n_bytes_seen": values["n_bytes"],
     }
+    if run["pooling"] is not None:  # what the model that it began with recommends
+        config["pooling"] = run["pooling"]
     n_steps_before = values["n_steps"] - values["step"]  # of the runs that this one went on from
     for row in values["validation_history"][-1:]:
         if row["step"] > n_steps_before:

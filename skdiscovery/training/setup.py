@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights
 from skdiscovery.text.corpus import TextCorpus
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
@@ -49,12 +50,12 @@ def open_checkpoints(
     resume: bool,
     parameters: Mapping[str, Any],
     corpus: TextCorpus,
-    initial_weights: Weights | None,
+    initial: tuple[Weights, Config] | None,
     seed: int,
 ) -> tuple[CheckpointFolder | None, Snapshot | None, int]:
     """Return the folder to write to, the checkpoint to go on from, and the run's seed.
 
-    ``initial_weights`` are those that the run starts from; None for new ones. The seed is the one
+    ``initial`` is the model that the run starts from; None for a new one. The seed is the one
     given, unless there is a checkpoint to go on from.
 
     Raises
@@ -69,8 +70,10 @@ def open_checkpoints(
     run = {
         name: _portable_value(value) for name, value in parameters.items() if name not in _VARYING
     }
+    weights, config = initial or (None, {})
     run |= {
-        "initial_weights": _origin(initial_weights),
+        "initial_weights": _origin(weights),
+        "pooling": config.get("pooling"),
         "n_documents": len(corpus),
         "corpus_hash": corpus.fingerprint(),
     }

@@ -66,6 +66,14 @@ def test_the_last_checkpoint_is_the_model(tmp_path, parameters):
     assert read.set_params(device="cpu").score(TEXTS) == pytest.approx(lm.score(TEXTS), abs=1e-5)
 
 
+def test_the_pooling_that_a_model_recommends_stays(tmp_path):
+    lm = trained(None)
+    lm.config_["pooling"] = ["mean", "max"]
+    lm.set_params(warm_start=True, checkpoint_dir=tmp_path).fit(TEXTS, X_val=TEXTS[:3])
+    assert import_model(tmp_path / "best.safetensors").config["pooling"] == ["mean", "max"]
+    assert lm.config_["pooling"] == ["mean", "max"]
+
+
 def test_the_best_one_is_that_of_the_lowest_loss(tmp_path):
     lm = trained(tmp_path, learning_rate=0.5, max_steps=12)
     rows = lm.validation_history_
