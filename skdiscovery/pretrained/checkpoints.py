@@ -4,23 +4,18 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from skdiscovery.nn.model import Architecture, Config
-from skdiscovery.nn.weights import Weights, weight_shapes
+from skdiscovery.nn import Architecture, ByteLanguageModel
+from skdiscovery.nn.model import Config, WeightNorm
+from skdiscovery.nn.weights import Weights, folded_weights
 from skdiscovery.pretrained.format import check_config
-from skdiscovery.pretrained.imported import (
-    ImportedModel,
-    check_names,
-    check_shapes,
-    fold_weight_norms,
-)
+from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.training.checkpoint import DamagedError, Snapshot, read_checkpoint
 
-_SYSTEM = "skdiscovery"
 _MODEL = "model."  # what the names of the model's own arrays begin with
-_LENGTH, _DIRECTION = ".original0", ".original1"  # of weight norm
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -42,16 +37,19 @@ def import_checkpoint(path: Path) -> ImportedModel:
     """
     try:
         snapshot, run, _ = read_checkpoint(path)
-        config, arrays = _config(run, snapshot), _arrays(path, snapshot.tensors)
-    except (DamagedError, AttributeError, KeyError, TypeError) as error:
+        config = _config(run, snapshot)
+        tensors = {
+            name.removeprefix(_MODEL): tensor
+            for name, tensor in snapshot.tensors.items()
+            if name.startswith(_MODEL)
+        }
+        check_config(path, config, len(tensors))
+        weights = _weights(tensors, Architecture.from_config(config), run["weight_norm"])
+    except (DamagedError, AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} is a damaged checkpoint ({error!r}): take another of its folder."
         ) from error
-    check_config(path, config, len(arrays))
-    expected = weight_shapes(Architecture.from_config(config))
-    check_names(path, _SYSTEM, arrays.keys(), expected.keys())
-    check_shapes(path, _SYSTEM, {name: array.shape for name, array in arrays.items()}, expected)
-    return ImportedModel(_SYSTEM, arrays, config)
+    return ImportedModel("skdiscovery", weights, config)
 
 
 def _config(run: Config, snapshot: Snapshot) -> Config:
@@ -72,20 +70,11 @@ def _config(run: Config, snapshot: Snapshot) -> Config:
     return config
 
 
-def _arrays(path: Path, tensors: dict[str, Tensor]) -> Weights:
-    """Return the model's arrays, weight norm and double biases folded in."""
-    arrays = {
-        name.removeprefix(_MODEL): tensor.float().numpy()
-        for name, tensor in tensors.items()
-        if name.startswith(_MODEL)
-    }
-    for name in list(arrays):
-        if name.endswith(_LENGTH):
-            parametrized = name.removesuffix(_LENGTH)
-            matrix = parametrized.replace("parametrizations.", "")
-            arrays[f"{matrix}_g"] = arrays.pop(name)
-            arrays[f"{matrix}_v"] = arrays.pop(parametrized + _DIRECTION)
-        elif name.endswith(".recurrent_bias"):
-            bias = name.replace(".recurrent_bias", ".bias")
-            arrays[bias] = arrays[bias] + arrays.pop(name)
-    return fold_weight_norms(path, arrays)
+def _weights(
+    tensors: dict[str, Tensor], architecture: Architecture, weight_norm: WeightNorm
+) -> Weights:
+    """Return the weights that training would end with here."""
+    with torch.device("meta"):
+        model = ByteLanguageModel(architecture).normalise_weights(weight_norm)
+    model.load_state_dict(tensors, assign=True)
+    return folded_weights(model)
