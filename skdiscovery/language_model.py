@@ -19,7 +19,7 @@ from skdiscovery.inference import encoding
 from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.model import Config
-from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights
+from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash
 from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import StoredDtype, write_model
 from skdiscovery.pretrained.imported import ImportedModel
@@ -319,15 +319,15 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             )
         seed = group.from_first(seed)
         if X_val is None:
-            train, validation = hold_out(corpus, self.validation_fraction, seed)
+            training, validation = hold_out(corpus, self.validation_fraction, seed)
         else:
-            train, validation = corpus, list(self._corpus(X_val))
+            training, validation = corpus, list(self._corpus(X_val))
         trainer = self._make_trainer(seed, device, goes_on)
         self._train(
             trainer,
             trainer.plan,
             group,
-            train,
+            training,
             validation,
             goes_on,
             checkpoints=checkpoints,
@@ -339,8 +339,9 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on for one pass over documents, at a constant learning rate.
 
-        Within a process, the optimizer's memory is carried from call to call, unless ``optimizer``,
-        ``dropout``, ``weight_norm``, ``device``, ``backend`` or the weights' precision change.
+        Within a process, the optimizer's state is carried from call to call, unless ``optimizer``,
+        ``dropout``, ``weight_norm``, ``device``, ``backend`` or the weights' precision change, or
+        ``weights_`` is altered.
         Ctrl-C ends the call after the step under way, and then the loop that it is in: it is raised
         once the model is fitted with that step's weights.
 
@@ -364,14 +365,16 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         corpus = self._corpus(X)
         group, device = join_launched(resolve_device(self.device))
         goes_on = hasattr(self, "weights_")
-        if goes_on:
-            self._check_architecture()
-        trainer = getattr(self, "_running_trainer", None)
+        trainer, left = getattr(self, "_running", (None, b""))
         if trainer is None:
             seed = group.from_first(int(check_random_state(self.random_state).randint(2**31)))
         else:
             seed = trainer.plan.seed
-        if trainer is None or not trainer.can_follow(self._plan(seed, device), device):
+        if (
+            trainer is None
+            or not trainer.can_follow(self._plan(seed, device), device)
+            or weights_hash(self.weights_) != left
+        ):
             trainer = self._make_trainer(seed, device, goes_on)
         plan = replace(
             self._plan(seed + 1, trainer.device),
@@ -380,7 +383,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
             max_steps=None,
         )
         interrupted = self._train(trainer, plan, group, corpus, None, goes_on)
-        self._running_trainer = trainer
+        self._running = trainer, weights_hash(self.weights_)
         if interrupted:
             raise KeyboardInterrupt
         return self
@@ -506,8 +509,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         fitted, architecture = Architecture.from_config(self.config_), self._architecture()
         if fitted != architecture:
             raise ValueError(
-                f"Training cannot go on from a model with {fitted} as {architecture}: set the "
-                "parameters back, or warm_start=False."
+                f"Training cannot go on: the fitted model is {fitted}, and the parameters ask for "
+                f"{architecture}. Set them back, or train a new model: fit with warm_start=False."
             )
 
     def _train(
@@ -535,8 +538,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         device = resolve_device(self.device)
         with complete(group, self.n_devices, device, plan.batch_size, job) as group:
             trainer.plan, trainer.has_begun = plan, False
-            # The optimizer's memory may be as lost as a step that fails.
-            self.__dict__.pop("_running_trainer", None)
+            # The optimizer's state may be as lost as a step that fails.
+            self.__dict__.pop("_running", None)
             try:
                 return train(
                     trainer,
@@ -582,7 +585,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only a running process has; hold numbers only, which any version reads."""
         state = dict(super().__getstate__())  # a copy: sklearn hands out our own __dict__
-        state.pop("_running_trainer", None)
+        state.pop("_running", None)
         for name in _HISTORIES & state.keys():
             state[name] = {column: values.to_numpy() for column, values in state[name].items()}
         return state

@@ -384,7 +384,7 @@ def test_a_copy_does_not_change_how_the_original_goes_on(look_at):
 def test_partial_fit_goes_on_by_parameters_that_have_changed(before, after, monkeypatch):
     model = small(**before).partial_fit(TEXTS)
     anew = pickle.loads(pickle.dumps(model))  # which has the weights and nothing else
-    seed = model._running_trainer.plan.seed
+    seed = model._running[0].plan.seed
     monkeypatch.setattr(
         language_model, "check_random_state", lambda _: SimpleNamespace(randint=lambda _: seed)
     )
@@ -392,6 +392,13 @@ def test_partial_fit_goes_on_by_parameters_that_have_changed(before, after, monk
         torch.manual_seed(global_seed)  # which nothing may depend on
         each.set_params(**after).partial_fit(TEXTS)
     assert_same_weights(model, anew)
+
+
+def test_partial_fit_goes_on_from_weights_that_were_altered():
+    model = small(learning_rate=1e-12).partial_fit(TEXTS)
+    model.weights_["head.bias"][0] = 3
+    model.partial_fit(TEXTS)
+    assert model.weights_["head.bias"][0] == pytest.approx(3)
 
 
 def test_a_refused_partial_fit_changes_nothing():
