@@ -20,7 +20,7 @@ _ROUNDING = 1e-9  # in sums of weights
 
 
 class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
-    """Classify by the neurons that an L1 logistic regression singles out.
+    """Logistic regression on the few neurons that an L1 penalty selects.
 
     A first L1-penalised logistic regression sees all features (neurons of a language model).
     The neurons are ranked by the L1 norm, over the classes, of their coefficients, and a second
@@ -33,16 +33,16 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         Inverse of the strength of the L1 penalty, positive and finite. Smaller values keep
         fewer neurons.
     n_neurons : int or None, default=1
-        How many neurons to classify by. `None` takes all whose coefficient the first
-        regression kept from zero, and at least one.
+        Number of neurons to classify by. `None` takes every neuron whose coefficient in the
+        first regression is not zero, and at least one.
     solver : {"liblinear", "saga"}, default="liblinear"
-        Of more than two classes, "liblinear" fits each against the rest, and "saga" fits one
-        multinomial model. "liblinear" also penalises the intercept.
+        With more than two classes, "liblinear" is one-vs-rest and "saga" multinomial. "liblinear"
+        also penalises the intercept.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class, as a dict from label to weight; labels that it lacks weigh 1.
-        "balanced" weighs a class inversely to its total sample weight.
+        Weight of each class, as a dict from label to weight; labels that are not in it get 1.
+        "balanced" weights a class inversely to its total sample weight.
     max_iter : int, default=1000
-        Most iterations of the solver in one regression.
+        Maximum number of iterations of the solver, in each regression.
     tol : float, default=1e-4
         Tolerance at which the solver stops.
     random_state : int, RandomState instance or None, default=None
@@ -54,7 +54,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         The first regression, fitted on all features. Of more than two classes, "liblinear"
         gives a `OneVsRestClassifier`.
     neuron_indices_ : ndarray of shape (n_neurons,), dtype int
-        Columns that the classifier uses, the most important first; of equals, the lower first.
+        Columns that the classifier uses, the most important first; ties go to the lower index.
     n_features_used_ : int
         Number of features whose coefficient in `all_neurons_` is not zero.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features), dtype float64
@@ -65,8 +65,8 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     majority_score_ : float
-        Accuracy, on the data of `fit` and by the weights there, of always predicting the class
-        that weighs most: what the classifier has to beat.
+        Weighted accuracy, on the data of `fit`, of always predicting the majority class: the
+        baseline that the classifier has to beat.
     threshold_ : float or None
         Value of the neuron at which the decision flips, if there are two classes and one neuron
         whose coefficient is not zero.
@@ -86,16 +86,16 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Where the penalty leaves no coefficient, the intercept is set to what predicts each class
-    with its share of the weight, so that the majority wins with either solver.
+    If the penalty removes every neuron, the intercept is set to predict the frequencies of the
+    classes, so that the majority class wins with either solver.
 
     A text that is neither praise nor blame gets one of the two labels like any other. Where it
     may stay undecided, decide by the probabilities:
     ``np.where(np.abs(p - 0.5) < 0.1, "undecided", classifier.predict(X))`` with
     ``p = classifier.predict_proba(X)[:, 1]``.
 
-    Weights enter the regressions divided by the largest of them, and `C` multiplied by it: the
-    same problem, but one that "saga" can solve. `all_neurons_.C` shows the product.
+    Weights are divided by the largest of them, and `C` is multiplied by it: an equivalent
+    problem on which "saga" converges. `all_neurons_.C` is the product.
 
     References
     ----------
@@ -182,7 +182,8 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         if self.n_neurons is not None and self.n_neurons > X.shape[1]:
             raise ValueError(
-                f"n_neurons={self.n_neurons} is larger than n_features={X.shape[1]} of X"
+                f"n_neurons={self.n_neurons} is larger than n_features={X.shape[1]} of X: "
+                "lower it, or give None"
             )
         weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         if not weight.all():  # what weighs nothing is as good as absent

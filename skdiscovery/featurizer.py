@@ -36,8 +36,8 @@ _UNFAMILIAR = 1.0
 _FEW_BYTES, _FEW_PREDICTIONS = 2000, 500
 
 _NOT_FITTED = (
-    "This %(name)s is not fitted. A search copies the models of its grid without what they have "
-    "learnt: give it files, or each model as sklearn.frozen.FrozenEstimator(model)."
+    "This %(name)s is not fitted. A search clones the models of its grid, unfitted: give it files, "
+    "or each model as sklearn.frozen.FrozenEstimator(model)."
 )
 
 _VECTORS_VERSION = 1  # one more wherever the same text, weights and settings give other vectors
@@ -54,22 +54,21 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     language_model : str, path-like, ByteMLSTMLanguageModel or FrozenEstimator, default="default"
         Name of a model that ships with the package or lies in the folder of the data, a file or
         folder that :meth:`~skdiscovery.ByteMLSTMLanguageModel.from_pretrained` reads, or a fitted
-        model. A model is frozen: clones of the featurizer share it, and no ``fit`` of theirs
-        trains it. If you train it further, fit anew what learnt from its features. Among the
-        values of a grid search, where scikit-learn would copy it without what it has learnt,
-        it needs a :class:`~sklearn.frozen.FrozenEstimator` around it.
+        model. It is frozen: clones of the featurizer share it and never train it. If you train it
+        further, refit everything that was fitted on its features. In the grid of a search, wrap
+        it in a :class:`~sklearn.frozen.FrozenEstimator`, or scikit-learn clones it unfitted.
     state : {"cell", "hidden"}, default="cell"
         Which state of the model. The cell state is Radford et al.'s [1]_.
     layer : int, default=-1
         Which layer; -1 is the last.
-    pooling : {"auto", "last", "mean", "max"} or tuple of these, default="auto"
-        "last" is the state after the last byte, "mean" and "max" are over the states after each
-        byte; those of a tuple stand side by side. "auto" is what the model's file recommends, or
+    pooling : {"auto", "last", "mean", "max"} or tuple of the last three, default="auto"
+        "last" is the state after the last byte; "mean" and "max" are taken over the states after
+        all bytes; a tuple concatenates several. "auto" is what the model's file recommends, or
         "last" where it says nothing.
     neurons : sequence of int, default=None
         Which neurons; None is all of them.
     batch_bytes : int or "auto", default="auto"
-        Bytes of text that are read side by side: larger is faster and takes more memory.
+        Bytes of text in a batch, about: larger is faster and takes more memory.
     device : str or torch.device, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     precision : {"auto", "float64", "float32", "bfloat16", "int8"}, default="auto"
@@ -77,17 +76,18 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         the CPU only, is the fastest there, most of all if the processor has AVX-512 VNNI; its
         features correlate with float32's at 0.999 or better.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
-        What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
-        are built on first use. A backend that is named and not available is an error; "auto" is
-        the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
+        What runs the recurrent layers: plain torch, or kernels compiled for the CPU or for CUDA,
+        which are built on first use. Naming a backend that is not available is an error; "auto" is
+        the one that the environment variable ``SKDISCOVERY_BACKEND`` names, or else the fastest
+        that is available.
     memory : str, path-like or joblib.Memory, default=None
-        A folder that keeps the vector of every text seen, by its bytes, the model's weights,
+        A folder that caches the vector of every text seen, by its bytes, the model's weights,
         ``state``, ``layer``, ``pooling``, ``neurons`` and ``precision``. Unlike
-        ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too. Texts are kept batch
-        by batch, so what is killed goes on from there.
+        ``Pipeline(memory=...)`` it serves ``transform`` and ``predict`` too. Vectors are stored
+        batch by batch, so a call that was killed continues from there when it is made again.
     memory_bytes : int, default=None
-        Size on disk of what ``memory`` keeps beyond which the oldest vectors make room for new
-        ones. None sets no limit.
+        Maximum size, on disk, of what ``memory`` caches: beyond it the oldest vectors are deleted.
+        None sets no limit.
     verbose : int, default=0
         Whether to show progress.
 
@@ -165,7 +165,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Load the language model and check that it has what is asked of it; reads no text.
+        """Load the language model and check the parameters against it; no text is read.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : iterable of str or bytes, Series, or DataFrame of one column
+        X : iterable of str or bytes, Series, DataFrame of one column, or TextCorpus
             The texts.
 
         Returns
@@ -224,9 +224,9 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If the texts look unlike what the model was trained on: on a sample it takes a bit per
-            byte more for them than its file records for held-out text. Once for a model, and of
-            2,000 bytes of new text or more.
+            If the texts look unlike what the model was trained on: if, on a sample of them, it
+            takes at least one bit per byte more than its file records for held-out text. Issued
+            once for a model, and for no less than 2,000 bytes of text that is not cached.
         """
         check_is_fitted(self)
         documents = self.language_model_.preprocess(X)

@@ -38,7 +38,7 @@ _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 
 
 class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
-    r"""Language model of bytes: a multiplicative LSTM that predicts the next byte of a text.
+    r"""Byte-level language model: a multiplicative LSTM that predicts the next byte of a text.
 
     Trained on reviews, some of its neurons come to track sentiment, with no label seen [1]_ [2]_.
     :class:`~skdiscovery.MLSTMFeaturizer` turns texts into the states of those neurons.
@@ -48,77 +48,79 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
     hidden_size : int, default=1024
         Number of neurons in each layer.
     embedding_size : int, default=64
-        Width of the vector that stands for a byte.
+        Dimension of the embedding of a byte.
     n_layers : int, default=1
         Number of recurrent layers. A layer reads the sum of the outputs below it.
     cell : {"mlstm", "lstm"}, default="mlstm"
         Kind of recurrent layer: multiplicative LSTM [3]_ or LSTM.
     dropout : float, default=0.0
-        Share of each layer's outputs that is zeroed while training.
+        Probability of dropout, applied to each layer's output.
     weight_norm : bool or "all", default=True
-        Train the layers' matrices as length times direction, row by row [4]_; with "all" the
+        Train the layers' matrices as magnitude times direction, row by row [4]_; with "all" the
         head's too.
     preprocessor : {"review", "openai", "nvidia"}, callable or None, default="review"
         How a text becomes bytes. None takes the UTF-8 bytes of a text as they are.
     persist_state : {"document", "shard", "always"}, default="shard"
-        What the state is kept through in training. The corpus is cut into shards of a megabyte,
-        and they, and the documents in each, follow each other in a new order each epoch, in
-        ``batch_size`` lanes. The state is reset at the start of each document, of each shard, or
-        never; and but for "always", where a lane starts to read.
+        How long the recurrent state is carried over in training. The corpus is cut into shards of
+        a megabyte. In each epoch the shards, and the documents within each, are shuffled, and the
+        result is divided into ``batch_size`` contiguous streams ("lanes"). "document" resets the
+        state at the start of each document, "shard" at the start of each shard, and "always"
+        never. Except with "always", it is also reset where a lane begins.
     batch_size : int, default=128
-        Number of lanes that are trained side by side, on all devices together. Where memory is
-        short, they go through the model a few at a time, to the same gradient (but for the masks
-        of dropout).
+        Global batch size: the number of lanes that are trained in parallel, on all devices
+        together. If memory is short, gradients are accumulated over parts of the batch, with the
+        same result except for the masks of dropout.
     seq_length : int, default=256
-        Number of bytes through which the gradient flows back. A negative number ``-k`` cuts the
-        corpus into ``k`` sequences.
+        Length, in bytes, of truncated backpropagation through time. A negative number ``-k`` cuts
+        the corpus into ``k`` sequences.
     max_epochs : int, default=1
         Number of passes over the corpus.
     max_steps : int, default=None
-        Largest number of updates; training ends with it or with ``max_epochs``.
+        Maximum number of updates. Training ends when this or ``max_epochs`` is reached.
     optimizer : str, default="adam"
-        Name of an optimizer of :mod:`torch.optim`, in any case.
+        Name of an optimizer class of :mod:`torch.optim`, case-insensitive.
     learning_rate : float, default=5e-4
         Learning rate of the first step. The default is that of [1]_, for 4,096 neurons and a
         million steps; with weight norm, Adam and thousands of steps, 5e-3 learns far more.
     schedule : {"linear", "exponential", "constant"}, default="linear"
-        How the learning rate goes on: it falls evenly to 0 at the last step, is multiplied by
-        ``lr_decay`` after each epoch, or stays the same.
+        Schedule of the learning rate: linear decay to 0 at the last step, multiplication by
+        ``lr_decay`` after each epoch, or constant.
     lr_decay : float, default=0.95
         Factor of the exponential schedule.
     grad_clip : float, default=1.0
-        Largest norm of the gradient over all parameters; None does not clip.
+        Maximum norm of the gradient over all parameters; None disables clipping.
     validation_fraction : float, default=0.0
-        Share of the documents that is held out to measure the loss on them while training.
+        Fraction of the documents that is held out to measure the validation loss.
     device : str or torch.device, default="auto"
         Where to compute: a torch device, or "auto" for a GPU if there is one.
     n_devices : int or "all", default=1
         Number of devices to train on: GPUs, or processes that share the CPU's threads. The lanes
-        are dealt to them; they all make the same update, the one that a single device would make
-        (but for the masks of dropout). Under ``torchrun``, on one machine or many, its processes
-        are the devices, each with the same script, and this is not used.
+        are split among them and gradients are summed, so that the update is that of a single
+        device, except for the masks of dropout. Ignored under ``torchrun``, on one machine or
+        many: each of its processes is one device.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. In
         bfloat16, weights, cell state and loss stay in float32. On a CPU with AVX512-BF16,
         compiled kernels train up to twice as fast in bfloat16 (AMD), or a third slower (Intel
         without AMX).
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
-        What runs the recurrence: plain torch, or kernels compiled for the CPU or for CUDA, which
-        are built on first use. A backend that is named and not available is an error; "auto" is
-        the fastest that is, or what the environment variable ``SKDISCOVERY_BACKEND`` names.
+        What runs the recurrent layers: plain torch, or kernels compiled for the CPU or for CUDA,
+        which are built on first use. Naming a backend that is not available is an error; "auto" is
+        the one that the environment variable ``SKDISCOVERY_BACKEND`` names, or else the fastest
+        that is available.
     checkpoint_dir : path-like, default=None
         Folder for checkpoints: the last three, and in ``best.safetensors`` the best on validation,
         which :meth:`from_pretrained` reads. None writes none.
     checkpoint_every : int, default=5000
         Number of steps from one validation and checkpoint to the next.
     resume : bool, default=False
-        Whether ``fit`` goes on from the last checkpoint in ``checkpoint_dir``, if there is one: on
-        a CPU, to the very weights of a run that was not killed. ``max_epochs``, ``max_steps``,
-        ``learning_rate``, ``dropout`` and ``checkpoint_every`` may have changed: from that step on
-        the schedule is that of the new ones, so a run that has ended can be made longer, with the
-        optimizer's memory. Devices, their number and the backend may be others, too.
+        Whether ``fit`` continues from the last checkpoint in ``checkpoint_dir``, if there is one.
+        On a CPU the weights are then those of an uninterrupted run, bit for bit. ``max_epochs``,
+        ``max_steps``, ``learning_rate``, ``dropout`` and ``checkpoint_every`` may have changed,
+        for example to extend a finished run: from that step on the schedule is that of the new
+        ones. So may the device, the number of devices and the backend.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the weights of the last one.
+        Whether ``fit`` starts from the weights of the previous fit.
     random_state : int, RandomState instance or None, default=None
         Seeds the weights, the order of the documents, dropout and the held-out share.
     verbose : int, default=0
@@ -337,7 +339,7 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Train on for one pass over documents, at a constant learning rate.
+        """Train for one more pass over documents, at a constant learning rate.
 
         Within a process, the optimizer's state is carried from call to call, unless ``optimizer``,
         ``dropout``, ``weight_norm``, ``device``, ``backend`` or the weights' precision change, or
@@ -433,8 +435,8 @@ class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such model, or it is not one, is not whole, or asks for code, or the
-            device is not available.
+            If the model is not found, is damaged or incomplete, or would have to run code to
+            load, or the device is not available.
         """
         resolve_device(device)
         return cls._from_imported(import_model(find_model(name_or_path)), device)

@@ -68,7 +68,7 @@ class FittedModelMixin:
 
         Parameters
         ----------
-        X : iterable of str or bytes, or Series
+        X : iterable of str or bytes, Series, or TextCorpus
             The documents.
 
         Returns
@@ -85,7 +85,7 @@ class FittedModelMixin:
 
         Parameters
         ----------
-        X : iterable of str or bytes, or Series
+        X : iterable of str or bytes, Series, or TextCorpus
             The documents.
         y : None
             Ignored.
@@ -114,7 +114,7 @@ class FittedModelMixin:
 
         Parameters
         ----------
-        X : iterable of str or bytes, or Series
+        X : iterable of str or bytes, Series, or TextCorpus
             The documents.
         neurons : sequence of int, default=None
             Which neurons; None is all of them.
@@ -178,14 +178,14 @@ class FittedModelMixin:
         stop_at_end: bool = False,
         trace_neurons: Sequence[int] | np.ndarray | None = None,
     ) -> list[str] | tuple[list[str], list[Trace]]:
-        r"""Write texts that go on from a prompt, or from each of several.
+        r"""Generate texts that continue a prompt, or each of several.
 
         Parameters
         ----------
         prompt : str or bytes, or sequence of these, default=""
             How the texts begin.
         n_bytes : int, default=200
-            Number of bytes to write after the prompt.
+            Number of bytes to generate after the prompt.
         n_samples : int, default=1
             Number of texts for each prompt.
         temperature : float, default=1.0
@@ -193,7 +193,8 @@ class FittedModelMixin:
         top_k : int, default=None
             Draw among the ``top_k`` likeliest bytes only.
         overwrite : dict of int to float, default=None
-            Neurons and the value each is held at, from the first byte written.
+            Maps neurons to the value that each is held at (clamped to), from the first byte
+            generated.
         overwrite_state : {"hidden", "cell"}, default="hidden"
             Which state of these neurons is held.
         random_state : int, RandomState instance or None, default=None

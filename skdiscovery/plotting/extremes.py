@@ -36,11 +36,11 @@ def extreme_texts(
         Which neuron of the language model; of several poolings, the first one's value counts. None
         is the first neuron of the classifier.
     n_texts : int, default=5
-        How many texts at each end. Of fewer texts than it takes, each is listed once.
+        How many texts at each end. If there are fewer than twice as many, each is listed once.
 
     Returns
     -------
-    DataFrame of shape (2 * n_texts, 3)
+    DataFrame of shape (at most 2 * n_texts, 3)
         Columns ``tail`` ("high" or "low"), ``value`` and ``text``, by falling value; the index is
         the position in ``X``.
 
