@@ -13,7 +13,7 @@ from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.progress import tqdm
-from skdiscovery.text.corpus import end_to_end
+from skdiscovery.text.corpus import document_offsets
 
 StateName = Literal["cell", "hidden"]
 
@@ -81,7 +81,7 @@ def activations(
     traces: dict[int, np.ndarray] = {}
     for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
-        offsets = end_to_end([len(document) for document in chosen])
+        offsets = document_offsets([len(document) for document in chosen])
         flat = np.empty((int(offsets[-1]), len(columns)), dtype=np.float32)
         for chunk in read(model, chosen, dtype):
             ranks, steps = chunk.places()
@@ -100,7 +100,7 @@ def log_likelihoods(
     result = np.zeros(len(documents))
     for batch in length_sorted_batches([len(d) for d in documents], model.embedding.device):
         chosen = [documents[i] for i in batch]
-        offsets = end_to_end([len(document) for document in chosen])
+        offsets = document_offsets([len(document) for document in chosen])
         data = np.frombuffer(b"".join(chosen), dtype=np.uint8)
         for chunk in read(model, chosen, dtype):
             ranks, steps = chunk.places()

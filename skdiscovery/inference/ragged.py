@@ -16,6 +16,7 @@ from torch import Tensor
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.ops import flush_denormals
 from skdiscovery.ops.runtime import copied_to
+from skdiscovery.text.corpus import document_offsets
 
 BATCH_BYTES = {"cpu": 2**18, "cuda": 2**20}
 """Text read side by side: enough documents for efficient products, of like lengths."""
@@ -93,7 +94,7 @@ def read(
     """Read documents, sorted by falling length, from the zero state; yield what the model sees."""
     lengths = np.array([len(document) for document in documents], dtype=np.int64)
     data = np.frombuffer(b"".join(documents), dtype=np.uint8)
-    offsets = np.cumsum(lengths) - lengths
+    offsets = document_offsets(lengths)[:-1]
     n_steps = int(lengths.max(initial=0))
     device = model.embedding.device
     states = model.zero_state(len(documents), dtype)

@@ -11,6 +11,7 @@ from skdiscovery.inference.encoding import StateName
 from skdiscovery.inference.ragged import length_sorted_batches, read
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.nn.cells import RecurrentLayer
+from skdiscovery.text.corpus import document_offsets
 
 _BYTES_PER_LOOK = 16
 """How often to look if all texts have ended: it waits for the GPU."""
@@ -101,20 +102,19 @@ def _read(
     model.eval()
     states = model.zero_state(len(documents), dtype)
     sizes = [len(document) for document in documents]
-    lengths = np.array(sizes, dtype=np.int64)
-    offsets = np.cumsum(lengths) - lengths
-    values = np.empty((2, sum(sizes), len(columns)), dtype=np.float32)
+    offsets = document_offsets(sizes)
+    values = np.empty((2, int(offsets[-1]), len(columns)), dtype=np.float32)
     for batch in length_sorted_batches(sizes, model.embedding.device):
         for chunk in read(model, [documents[i] for i in batch], dtype):
             ranks, steps = chunk.places()
             document = batch[ranks]
-            rows_of_both = _values(chunk.traces[layer], columns)
-            values[:, offsets[document] + steps] = rows_of_both.cpu().numpy()
-            ended = np.flatnonzero(steps == lengths[document] - 1)
+            positions = offsets[document] + steps
+            values[:, positions] = _values(chunk.traces[layer], columns).cpu().numpy()
+            ended = np.flatnonzero(positions == offsets[document + 1] - 1)
             for state, trace in zip(states, chunk.traces, strict=True):
                 for tensor, rows in zip(state, trace, strict=True):
                     tensor[document[ended]] = rows[ended]
-    return states, [values[:, a : a + n] for a, n in zip(offsets, sizes, strict=True)]
+    return states, np.split(values, offsets[1:-1], axis=1)
 
 
 def _values(state: State, columns: Tensor) -> Tensor:

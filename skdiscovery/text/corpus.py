@@ -91,7 +91,7 @@ class TextCorpus:
         if labels is not None and len(labels) != len(encoded):
             raise ValueError(f"Got {len(labels)} labels for {len(encoded)} documents.")
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        offsets = end_to_end([len(document) for document in encoded])
+        offsets = document_offsets([len(document) for document in encoded])
         labels = None if labels is None else np.asarray(labels)
         return cls(data, offsets, labels, _name(preprocessor))
 
@@ -214,7 +214,7 @@ class TextCorpus:
         if self._chosen is None:
             return self._offsets
         starts, stops = self._bounds()
-        return end_to_end(stops - starts)
+        return document_offsets(stops - starts)
 
     @property
     def n_bytes(self) -> int:
@@ -338,6 +338,6 @@ def _name(preprocessor: str | Preprocessor | None) -> str | None:
     return preprocessor if isinstance(preprocessor, str) else None
 
 
-def end_to_end(lengths: Any) -> np.ndarray:
+def document_offsets(lengths: Any) -> np.ndarray:
     """Return where documents of these lengths start end to end, and the end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from skdiscovery.text.corpus import TextCorpus
+from skdiscovery.text.corpus import TextCorpus, document_offsets
 
 SHARD_BYTES = 2**20
 """About the size of a shard. A lane holds one in memory, so they are small beside a corpus."""
@@ -94,5 +94,5 @@ class ShuffledStream:
         symbols = np.frombuffer(b"".join(documents), np.uint8)
         lengths = np.array([len(document) for document in documents])
         begins = np.zeros(len(symbols), bool)
-        begins[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        begins[document_offsets(lengths)[:-1][lengths > 0]] = True
         return symbols, begins
