@@ -208,14 +208,14 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         weight = weight * np.maximum(class_weight, tiny)[codes]
 
         self.all_neurons_ = self._fit_logistic(X, y, weight)
-        coef, _, self.n_iter_ = _linear_terms(self.all_neurons_)
+        coef, _, self.n_iter_ = linear_terms(self.all_neurons_)
         importance = np.abs(coef).sum(axis=0)
         self.n_features_used_ = int(np.count_nonzero(importance))
         n_neurons = self.n_neurons or max(self.n_features_used_, 1)
         self.neuron_indices_ = np.argsort(-importance, kind="stable")[:n_neurons]
 
         chosen = self._fit_logistic(X[:, self.neuron_indices_], y, weight)
-        chosen_coef, self.intercept_, _ = _linear_terms(chosen)
+        chosen_coef, self.intercept_, _ = linear_terms(chosen)
         self.coef_ = np.zeros_like(coef)
         self.coef_[:, self.neuron_indices_] = chosen_coef
         if not chosen_coef.any():
@@ -249,7 +249,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         Without coefficients, liblinear's penalised intercept may be zero, so that the first class
         wins whatever the majority, and saga stops before its intercept has converged.
         """
-        share = np.bincount(codes, weights=weight) / weight.sum()
+        share = _shares(codes, weight)
         tiny = np.finfo(np.float64).eps  # finite odds where class_weight is zero
         share = np.clip(share, tiny, 1 - tiny)
         if len(share) == 2:
@@ -267,7 +267,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
 
     def _compare_with_majority(self, X, codes, weight):
         """Record how accurate the majority class alone is; warn if the classifier is no better."""
-        shares = np.bincount(codes, weights=weight) / weight.sum()
+        shares = _shares(codes, weight)
         self.majority_score_ = float(shares.max())
         # Not decision_function: X is a plain array by now, so it would warn of missing names.
         scores = X @ self.coef_.T + self.intercept_
@@ -315,7 +315,12 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         return tags
 
 
-def _linear_terms(model):
+def _shares(codes, weight):
+    """Return the share of the weight that each class has."""
+    return np.bincount(codes, weights=weight) / weight.sum()
+
+
+def linear_terms(model):
     """Return coefficients, intercepts and iteration counts of a fitted model, a row per part."""
     parts = getattr(model, "estimators_", [model])
     return tuple(

@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.inference import encoding
+from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_array
 
+from skdiscovery.classifier import linear_terms
 from skdiscovery.plotting.colours import CLASS_COLOURS
 from skdiscovery.plotting.legend import legend_entry
 from skdiscovery.plotting.neuron_features import feature_names, steps_and_classifier
@@ -113,13 +114,11 @@ class NeuronWeightsDisplay:
         '5'
         """
         steps, classifier = steps_and_classifier(estimator)
-        regression = classifier.all_neurons_
-        parts = getattr(regression, "estimators_", [regression])  # one-vs-rest has several
-        return cls(
-            np.concatenate([part.coef_ for part in parts]),
-            classifier.classes_,
-            names=feature_names(steps, classifier),
-        ).plot(n_labelled=n_labelled, ax=ax)
+        coefficients, _, _ = linear_terms(classifier.all_neurons_)
+        names = feature_names(steps, classifier)
+        return cls(coefficients, classifier.classes_, names=names).plot(
+            n_labelled=n_labelled, ax=ax
+        )
 
     @validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
     def plot(self, *, n_labelled: int = 5, ax: Axes | None = None) -> NeuronWeightsDisplay:
