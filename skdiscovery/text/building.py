@@ -275,7 +275,7 @@ def _advice_if_not_writable() -> Iterator[None]:
 def _lock(part: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock under which a folder that is not finished is written."""
     with _advice_if_not_writable():
-        lock = FileLock(part.with_suffix(".lock"), timeout=timeout).acquire()
+        lock = FileLock(_lock_of(part), timeout=timeout).acquire()
     with lock:
         yield
 
@@ -283,5 +283,11 @@ def _lock(part: Path, timeout: float = -1) -> Iterator[None]:
 def _remove_leftovers(cache: Path) -> None:
     """Remove the folders of builds that died, which is to say: whose locks are free."""
     for part in cache.glob(".*.part"):
+        if not _lock_of(part).exists():  # of something else that is written here
+            continue
         with suppress(OSError), _lock(part, timeout=0):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _lock_of(part: Path) -> Path:
+    return part.with_suffix(".lock")

@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from skdiscovery import TextCorpus
+from skdiscovery.files import whole_file
 from skdiscovery.text import building
 from skdiscovery.text.labels import LabelColumn, binarized
 
@@ -293,6 +294,7 @@ def test_what_a_killed_build_left_does_not_pass_and_is_removed(source, cache):
     assert (left / "documents.bin").exists()
     of_another, alive = cache / ".another-1.part", cache / ".alive-1.part"
     of_another.mkdir()
+    of_another.with_suffix(".lock").touch()
     alive.mkdir()
 
     with FileLock(alive.with_suffix(".lock")):
@@ -427,3 +429,127 @@ def test_a_pickle_says_when_its_corpus_is_gone(source, cache):
     folder.rename(Path(f"{folder}-away"))
     with pytest.raises(FileNotFoundError, match="is gone: make it again"):
         pickle.loads(pickled)
+
+
+def test_a_home_folder_may_be_written_as_a_tilde(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    TextCorpus.from_file("~/reviews.jsonl", cache_dir="~/cache")
+    assert len(folders(tmp_path / "cache")) == 1
+
+
+def test_a_pickle_of_a_corpus_in_a_relative_cache_outlasts_a_change_of_folder(
+    source, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    corpus = TextCorpus.from_file("reviews.jsonl", cache_dir="cache")
+    pickled = pickle.dumps(corpus)
+    monkeypatch.chdir("/")
+    assert list(pickle.loads(pickled)) == list(corpus)
+
+
+def test_relative_paths_of_two_folders_are_two_corpora(tmp_path, cache, monkeypatch):
+    for text in ("one", "two"):
+        folder = tmp_path / text
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        Path("a.txt").write_text(text)
+        os.utime("a.txt", ns=(0, 0))
+        assert TextCorpus.from_file("a.txt", cache_dir=cache)[0] == f"\n {text} ".encode()
+
+
+def test_a_file_of_another_length_and_the_same_date_is_another_corpus(source, cache):
+    TextCorpus.from_file(source, cache_dir=cache)
+    modified = source.stat().st_mtime_ns
+    source.write_text(source.read_text().replace("one", "three"))
+    os.utime(source, ns=(modified, modified))
+    assert TextCorpus.from_file(source, cache_dir=cache)[0] == b"\n three "
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FORMAT_VERSION", -1), ("version", lambda package: f"another {package}")]
+)
+def test_what_another_version_would_build_is_another_corpus(
+    source, cache, monkeypatch, name, value
+):
+    TextCorpus.from_file(source, cache_dir=cache)
+    monkeypatch.setattr(building, name, value)
+    TextCorpus.from_file(source, cache_dir=cache)
+    assert len(folders(cache)) == 2
+
+
+def test_a_file_may_have_a_long_name(tmp_path, cache):
+    path = tmp_path / f"{'x' * 240}.txt"
+    path.write_text("one")
+    assert len(TextCorpus.from_file(path, cache_dir=cache)) == 1
+
+
+def test_a_fork_does_not_remove_the_corpus_of_its_parent(source, cache):
+    corpus = TextCorpus.from_file(source, preprocessor=str.encode, cache_dir=cache)
+    child = os.fork()
+    if child == 0:
+        del corpus
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(folders(cache)) == 1
+
+
+@pytest.mark.parametrize("name", ["offsets.npy", "labels.npy"])
+def test_files_that_do_not_belong_together_are_refused(source, cache, name):
+    options = {"label_key": "label", "cache_dir": cache}
+    corpus = TextCorpus.from_file(source, **options)
+    (folder,) = folders(cache)
+    other = {"offsets.npy": np.maximum(corpus.offsets, 1), "labels.npy": np.zeros(3)}
+    np.save(folder / name, other[name])
+    with pytest.raises(ValueError, match="is damaged: remove the folder"):
+        TextCorpus.from_file(source, **options)
+
+
+def test_nobody_can_write_to_a_corpus_on_disk(source, cache):
+    TextCorpus.from_file(source, label_key="label", cache_dir=cache)
+    (folder,) = folders(cache)
+    for array in building.load(folder):
+        assert not array.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_a_corpus_of_a_function_is_by_default_in_the_folder_for_temporary_files(
+    source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(building.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    corpus = TextCorpus.from_file(source, preprocessor=str.encode)
+    assert len(folders(tmp_path / "temporary")) == 1
+    assert not (tmp_path / "home").exists()
+    del corpus
+
+
+def test_files_are_whole_when_they_are_sent_to_the_disk(source, cache, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(building.os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    TextCorpus.from_file(source, label_key="label", cache_dir=cache)
+    (folder,) = folders(cache)
+    assert sorted(sizes) == sorted(path.stat().st_size for path in folder.iterdir())
+
+
+def test_a_corpus_is_mapped_and_not_read(source, cache):
+    TextCorpus.from_file(source, label_key="label", cache_dir=cache)
+    (folder,) = folders(cache)
+    assert all(isinstance(array.base, np.memmap) for array in building.load(folder))
+
+
+def test_what_a_build_left_that_died_just_now_is_no_obstacle(source, cache, monkeypatch):
+    expected = TextCorpus.from_file(source, cache_dir=cache).fingerprint()
+    (folder,) = folders(cache)
+    folder.rename(cache / f".{folder.name}.part")
+    monkeypatch.setattr(building, "_remove_leftovers", lambda cache: None)
+    assert TextCorpus.from_file(source, cache_dir=cache).fingerprint() == expected
+    assert folders(cache) == [folder]
+
+
+def test_what_others_write_beside_the_corpora_is_left_alone(source, tmp_path):
+    with whole_file(tmp_path / "model.bin") as unfinished:
+        TextCorpus.from_file(source, cache_dir=tmp_path)
+        assert unfinished.parent.exists()
+    assert not list(tmp_path.glob(".model.bin*"))
