@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skdiscovery.datasets import _imdb, fetch_imdb
+from skdiscovery.datasets import _download, _imdb, fetch_imdb
 
 SUBSETS = ("train", "test", "unsupervised")
 N_REVIEWS = 20
@@ -216,3 +216,35 @@ def test_real_unlabelled_data():
     imdb = fetch_imdb(subset="unsupervised", download_if_missing=False)
     assert len(imdb.data) == 50_000
     assert imdb.target is None
+
+
+def test_the_training_part_is_the_default(published, tmp_path):
+    expected = sorted(text for text, _, _ in labelled("train"))
+    assert sorted(fetch_imdb(data_home=tmp_path).data) == expected
+
+
+def test_it_tries_three_times_again_with_a_second_between(published, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(_download.time, "sleep", pauses.append)
+    published.failures = ["interrupted"] * 3
+    fetch_imdb(data_home=tmp_path / "a")
+    published.failures = ["interrupted"]
+    fetch_imdb(data_home=tmp_path / "b", delay=0.5)
+    assert [pause for pause in pauses if pause >= 0.5] == [1, 1, 1, 0.5]
+
+
+def publish(server, files, monkeypatch):
+    server.content = as_archive({f"aclImdb/{name}": text for name, text in files.items()})
+    digest = hashlib.md5(server.content).hexdigest()
+    monkeypatch.setattr(_imdb, "ARCHIVE", dataclasses.replace(_imdb.ARCHIVE, digest=digest))
+
+
+def test_texts_that_all_read_as_numbers_stay_texts(published, tmp_path, monkeypatch):
+    publish(published, {"train/pos/0_9.txt": b"1984", "train/neg/0_1.txt": b"300"}, monkeypatch)
+    assert sorted(fetch_imdb(data_home=tmp_path).data) == ["1984", "300"]
+
+
+def test_files_with_other_names_are_no_reviews(published, tmp_path, monkeypatch):
+    reviews = {"train/pos/0_9.txt": b"Good.", "train/neg/0_1.txt": b"Bad."}
+    publish(published, reviews | {"train/pos/1_9.txt.orig": b"Old."}, monkeypatch)
+    assert sorted(fetch_imdb(data_home=tmp_path).data) == ["Bad.", "Good."]

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skdiscovery.inference import ragged
 from skdiscovery.inference.ragged import length_sorted_batches, read
+from skdiscovery.nn import Architecture, ByteLanguageModel
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 ROW_BYTES = 6 * 8  # a state of the model in float64
@@ -87,3 +89,41 @@ def test_a_long_document_does_not_multiply_the_memory_of_its_neighbours(model, m
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000  # a table of 200,000 steps by 201 documents takes ten times that
+
+
+def test_a_model_in_training_is_read_without_dropout(make_documents):
+    model = ByteLanguageModel(Architecture(6, 4, 2), dropout=0.9)
+    model.initialise(torch.Generator().manual_seed(0)).train()
+    documents = make_documents([5, 3])
+    one, other = (next(read(model, documents, torch.float32)).top for _ in range(2))
+    assert torch.equal(one, other)
+    assert one.ne(0).all()
+
+
+def test_a_device_of_another_kind_has_the_limits_of_a_cpu():
+    for device in ("mps", "cpu"):
+        batches = length_sorted_batches([3] * 1300, torch.device(device))
+        assert [len(batch) for batch in batches] == [512, 512, 276]
+
+
+def test_batches_are_of_a_quarter_megabyte_unless_told():
+    batches = length_sorted_batches([2**14] * 40, torch.device("cpu"))
+    assert [len(batch) for batch in batches] == [16, 16, 8]
+
+
+def test_chunks_have_so_many_steps_at_least(make_documents, monkeypatch, model):
+    monkeypatch.setitem(ragged.MAX_STATE_BYTES, "cpu", 1)
+    chunks = list(read(model, make_documents([40, 40]), torch.float64))
+    assert [len(chunk.batch_sizes) for chunk in chunks] == [16, 16, 8]
+
+
+def test_chunks_grow_as_documents_end(model, make_documents):
+    documents = make_documents([40] + [2] * 3)
+    chunks = read(model, documents, torch.float64, max_state_bytes=8 * ROW_BYTES)
+    assert [len(chunk.batch_sizes) for chunk in chunks] == [2, 2, 8, 8, 8, 8, 4]
+
+
+def test_memory_is_that_of_the_wider_of_two_states(float32_model, make_documents):
+    documents = make_documents([8] * 4)
+    chunks = read(float32_model, documents, torch.bfloat16, max_state_bytes=6 * 4 * 4 * 2)
+    assert [len(chunk.batch_sizes) for chunk in chunks] == [2, 2, 2, 2]

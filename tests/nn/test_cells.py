@@ -126,3 +126,41 @@ def test_weight_norm_keeps_the_matrices_and_frees_the_length_of_each_row(kind):
         lengths.data[0] *= 2
         assert_close(getattr(layer, name)[0], 2 * before[name][0])
         assert_close(getattr(layer, name)[1:], before[name][1:])
+
+
+@every_layer
+def test_input_matrices_are_drawn_evenly_about_zero_up_to_their_bound(kind):
+    layer = make_layer(kind, 100, 60)
+    for name in set(layer.matrices) & {"wx", "wmx"}:
+        matrix = getattr(layer, name)
+        found = [matrix.min().item(), matrix.mean().item(), matrix.max().item()]
+        assert found == pytest.approx([-0.1, 0, 0.1], abs=0.005)
+
+
+@every_layer
+def test_int8_products_read_the_rounded_matrices(kind):
+    layer, inputs = make_layer(kind, hidden_size=32).float(), normal(6, 3).float()
+    state = tuple(x.float() for x in make_state(hidden_size=32))
+    args = (inputs, None, [2, 2, 1, 1], state)
+    full = layer.forward_packed(*args)
+    layer.round_to_int8()
+    with torch.no_grad():
+        layer.wh.zero_()
+    rounded = layer.forward_packed(*args)
+    for a, b in zip(full, rounded, strict=True):
+        assert not torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=0, atol=0.05)
+
+
+@every_layer
+def test_its_backend_is_asked_for_each_run(kind, monkeypatch):
+    asked = []
+    for name in ("mlstm", "mlstm_packed", "mlstm_packed_int8"):
+        monkeypatch.setattr(ops, name, lambda *_, backend=None: asked.append(backend) or [None] * 3)
+    layer, inputs, state = make_layer(kind).float(), normal(2, 2, 3).float(), make_state()
+    layer.backend = "torch"
+    layer.forward_with_gates(inputs, None, state)
+    layer.forward_packed(inputs[0], None, [2], state)
+    layer.round_to_int8()
+    layer.forward_packed(inputs[0], None, [2], state)
+    assert asked == ["torch"] * 3

@@ -1,4 +1,7 @@
+import gc
 import hashlib
+import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from skdiscovery.nn import weights as weights_module
 from skdiscovery.nn.weights import (
     folded_weights,
     model_from_weights,
+    shared_tensor,
     weight_shapes,
     weights_hash,
 )
@@ -144,3 +148,41 @@ def test_arrays_that_cannot_change_are_hashed_once(monkeypatch):
 
 def test_a_hash_is_not_that_of_an_array_that_was_where_this_one_is():
     assert len({weights_hash({"a": constant(value)}) for value in range(500)}) == 500
+
+
+def test_a_hash_is_of_the_values_whatever_their_order_in_memory():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    expected = weights_hash({"a": array})
+    assert weights_hash({"a": np.asfortranarray(array)}) == expected
+
+
+def test_dropout_is_as_asked_for():
+    architecture = Architecture(6, 5, 2)
+    weights = folded_weights(make_model(architecture))
+    assert model_from_weights(weights, architecture, 0.5).dropout.p == 0.5
+    assert model_from_weights(weights, architecture).dropout.p == 0
+
+
+def test_weights_of_any_precision_are_folded_in_float32():
+    for dtype in (torch.float64, torch.bfloat16):
+        weights = folded_weights(make_model(Architecture(6, 5, 2)).to(dtype))
+        assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+
+
+def test_a_tensor_shares_memory_that_cannot_be_written_to_and_keeps_it():
+    array = constant(3)
+    alive = weakref.ref(array)
+    warned = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tensor = shared_tensor(array)
+    finally:
+        torch.set_warn_always(warned)
+    assert np.shares_memory(tensor.numpy(), array)
+    assert not array.flags.writeable
+    del array
+    gc.collect()
+    assert alive() is not None
+    assert tensor.tolist() == [3] * 8

@@ -65,3 +65,23 @@ def test_the_smaller_model_is_left_alone():
 def test_no_model_is_narrowed():
     with pytest.raises(ValueError, match="it has 8 neurons, and hidden_size=7"):
         widened(Architecture(8, 5), 7)
+
+
+def test_a_random_state_decides_the_shares():
+    architecture = Architecture(8, 5)
+    one, same, other = (widened(architecture, 16, seed)["layers.0.wh"] for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_the_wider_model_has_arrays_of_its_own():
+    architecture = Architecture(8, 5)
+    weights = weights_of(architecture)
+    wide = widen_weights(weights, architecture, 16, np.random.RandomState(0))
+    assert not any(np.shares_memory(wide[name], weights[name]) for name in weights)
+
+
+def test_neurons_read_copies_in_shares_of_their_own():
+    before, after = (widened(Architecture(8, 5), size)["head.weight"] for size in (8, 16))
+    shares = after[:, :8] / before
+    assert np.ptp(shares, axis=0).min() > 0.1

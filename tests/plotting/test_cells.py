@@ -114,3 +114,15 @@ def test_grid_is_masked_where_there_is_no_cell(lengths):
     for row, (values, n) in enumerate(zip(grid, lengths, strict=True)):
         assert values.compressed().tolist() == [10 * row + column for column in range(n)]
         assert np.ma.getmaskarray(values).tolist() == [False] * n + [True] * (7 - n)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_value_is_nan_or_infinite(value):
+    with pytest.raises(ValueError, match="values contains"):
+        text_cells(b"ab", [0.0, value])
+
+
+def test_values_are_kept_to_the_last_digit():
+    assert text_cells(b"a", [0.1]) == [("a", 0.1)]
+    with pytest.raises(ValueError, match="1d array"):
+        text_cells(b"abcd", np.zeros((2, 2)))

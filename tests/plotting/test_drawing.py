@@ -158,3 +158,46 @@ def test_a_colour_bar_beside_given_axes_leaves_letters_that_fit():
     assert mesh.colorbar.ax in figure.axes
     renderer = figure.canvas.get_renderer()
     assert all(text.get_window_extent(renderer).width <= ax.bbox.width / 40 for text in ax.texts)
+
+
+def test_ink_is_legible_on_any_scale():
+    ax, _ = draw_heatmap([text_cells(b"abc", [0, 5, 10])], width=3, vmin=0, vmax=10, caption="")
+    assert [text.get_color() for text in ax.texts] == ["white", "black", "white"]
+
+
+def test_the_ends_of_a_colour_bar_are_where_its_numbers_say():
+    _, mesh = draw("abc", colorbar=True)
+    bar = mesh.colorbar.ax
+    assert {x.get_text(): x.get_position()[1] for x in bar.get_yticklabels()} == {"-1": -1, "1": 1}
+
+
+def test_letters_are_no_taller_than_the_rows_of_given_axes():
+    _, given = plt.subplots(figsize=(8, 1))
+    ax, _ = draw("Wgj|" * 20, width=8, ax=given)
+    renderer = ax.figure.canvas.get_renderer()
+    row = ax.bbox.height / 10
+    assert all(text.get_window_extent(renderer).height <= 1.2 * row for text in ax.texts)
+
+
+def test_a_caption_is_shown_as_it_is():
+    ax, _ = draw("abc", caption="$x_1$ and $y$")
+    assert ax.xaxis.label.get_parse_math() is False
+
+
+def test_a_mark_whose_glyph_is_missing_is_replaced_with_its_seat():
+    ax, _ = draw("a\u302a")
+    assert written(ax) == ["a", UNDRAWABLE]
+
+
+def test_a_colour_bar_has_its_ends_in_three_digits_and_no_more_than_three_inches():
+    rows = text_rows([text_cells(b"x" * 600, np.zeros(600))], 20)
+    ax, mesh = draw_heatmap(rows, width=20, vmin=-1.2345, vmax=0.5, caption="", colorbar=True)
+    bar = mesh.colorbar.ax
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["-1.23", "0.5"]
+    assert bar.bbox.height / ax.figure.dpi <= 3
+
+
+def test_letters_fill_their_cells():
+    ax, _ = draw("W" * 74)
+    renderer = ax.figure.canvas.get_renderer()
+    assert ax.texts[0].get_window_extent(renderer).width > 0.5 * ax.bbox.width / 74

@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -67,3 +69,33 @@ def test_a_folder_of_which_a_file_was_replaced_is_read_anew(openai_toy):
     np.testing.assert_allclose(
         read_frozen(openai_toy).weights["embedding"], one.weights["embedding"] + 1
     )
+
+
+def test_a_file_of_the_same_length_and_date_in_its_place_is_read_anew(write):
+    path, other = write("a"), write("b", scale=2.0)
+    one = read_frozen(path)
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    os.replace(other, path)
+    np.testing.assert_array_equal(
+        read_frozen(path).weights["embedding"], 2 * one.weights["embedding"]
+    )
+
+
+def test_a_file_that_was_written_over_is_read_anew(write):
+    path, other = write("a"), write("b", scale=2.0)
+    expected = 2 * read_frozen(path).weights["embedding"]
+    path.write_bytes(other.read_bytes())
+    np.testing.assert_array_equal(read_frozen(path).weights["embedding"], expected)
+
+
+def test_one_model_is_kept(write):
+    one = weakref.ref(read_frozen(write("a")).weights["embedding"])
+    read_frozen(write("b"))
+    gc.collect()
+    assert one() is None
+
+
+def test_a_folder_of_which_a_file_was_written_over_is_read_anew(openai_toy):
+    expected = read_frozen(openai_toy).weights["embedding"] + 1
+    np.save(openai_toy / "0.npy", np.load(openai_toy / "0.npy") + 1)
+    np.testing.assert_allclose(read_frozen(openai_toy).weights["embedding"], expected)

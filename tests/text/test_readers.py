@@ -313,3 +313,41 @@ def test_any_file_gives_documents_or_an_error_that_names_it(folder, damaged, dat
     else:
         assert documents
         assert all(isinstance(text, str) for text, _ in documents)
+
+
+@pytest.mark.parametrize("number", ["123", "-1.5", "1e-5", "1E+5", "12.5e10", "0.5E2"])
+def test_a_number_is_whole_wherever_the_buffer_ends(monkeypatch, number):
+    for block in range(1, 12):
+        monkeypatch.setattr(json_list, "BLOCK", block)
+        for text in (f"[{number}]", f"[ {number}, {number}\n]"):
+            items = list(json_list.JSONList(io.StringIO(text)))
+            assert {item for _, item in items} == {float(number)}
+
+
+def test_blanks_of_every_kind_may_stand_between(write):
+    text = '\t[\r\n\t{"sentence":\t"x"}\t,\r{"sentence": "y"}\r\n \t]\r\n\t '
+    assert read(write("a.json", text)) == [("x", None), ("y", None)]
+
+
+def test_a_list_too_deep_is_refused_by_place(write):
+    with pytest.raises(ValueError, match=r"a\.json, line 1: .* not JSON"):
+        read(write("a.json", "[" * 100_000))
+
+
+def test_an_empty_list_may_have_blanks_in_it():
+    assert list(json_list.JSONList(io.StringIO(" [ \n ] "))) == []
+
+
+def test_a_problem_is_told():
+    with pytest.raises(json_list.NotJSONListError, match="not JSON: Expecting value"):
+        list(json_list.JSONList(io.StringIO("[oops]")))
+
+
+def test_a_buffer_grows_with_the_item_in_it(monkeypatch):
+    monkeypatch.setattr(json_list, "BLOCK", 1)
+    file = io.StringIO(json.dumps(["x" * 10_000]))
+    sizes = []
+    read_some = file.read
+    monkeypatch.setattr(file, "read", lambda n: sizes.append(n) or read_some(n), raising=False)
+    list(json_list.JSONList(file))
+    assert len(sizes) < 30

@@ -73,3 +73,12 @@ def test_shards_of_one_length_have_orders_of_their_own():
     corpus = TextCorpus.from_documents([bytes([k % 60]) for k in range(600)], preprocessor=None)
     symbols, _ = ShuffledStream(corpus, SEED).read(np.array([0]), 600, "always")
     assert len({bytes(shard) for shard in symbols.reshape(10, 60)}) == 10
+
+
+def test_a_shard_is_read_once_as_lanes_go_through_it(corpus, monkeypatch):
+    shuffled, opened = ShuffledStream(corpus, SEED), []
+    read_shard = shuffled._read_shard
+    monkeypatch.setattr(shuffled, "_read_shard", lambda k: opened.append(k) or read_shard(k))
+    for start in range(0, corpus.n_bytes // 2, 10):
+        shuffled.read(np.array([start, start + 1]), 9, "shard")
+    assert len(opened) == len(set(opened)) > 2
