@@ -17,7 +17,7 @@ def test_a_named_device_is_taken(device):
     assert resolve_device(device) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("device", ["", "gpu", "cuda:4096"])
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:4096", "meta"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ValueError, match=f"Device '{device}' is not available: "):
         resolve_device(device)
