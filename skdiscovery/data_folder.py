@@ -12,6 +12,11 @@ from skdiscovery.files import remove_unfinished
 DATA_VARIABLE = "SKDISCOVERY_DATA"
 
 
+def cache_folder(data_home: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of this package in scikit-learn's folder for data."""
+    return Path(get_data_home(data_home)) / "skdiscovery"
+
+
 def locate(
     filename: str,
     *,
@@ -47,7 +52,7 @@ def locate(
         if looked_at[0].is_file():
             return looked_at[0]
 
-    cache = Path(get_data_home(data_home)) / "skdiscovery"
+    cache = cache_folder(data_home)
     cached = cache / filename
     looked_at.append(cached)
     if not cached.is_file():

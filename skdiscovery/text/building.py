@@ -21,8 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
-from sklearn.datasets import get_data_home
 
+from skdiscovery.data_folder import cache_folder
 from skdiscovery.text.labels import LabelColumn, is_missing
 from skdiscovery.text.preprocessing import Preprocessor, get_preprocessor
 from skdiscovery.text.readers import Reader
@@ -199,7 +199,7 @@ def _cache_folder(recipe: Recipe, cache_dir: PathLike | None) -> Path:
         return Path(cache_dir).expanduser().absolute()
     if not recipe.can_be_kept:
         return Path(tempfile.gettempdir())
-    return Path(get_data_home()) / "skdiscovery" / "corpora"
+    return cache_folder() / "corpora"
 
 
 def _build_and_rename(recipe: Recipe, part: Path, folder: Path) -> None:

@@ -63,16 +63,25 @@ def as_archive(files):
 
 
 @pytest.fixture
-def published(server, no_own_folder, monkeypatch):
+def publish(server, no_own_folder, monkeypatch):
+    """Return a function that serves an archive of files in the place of the published one."""
+
+    def publish(files):
+        server.content = as_archive({f"aclImdb/{name}": text for name, text in files.items()})
+        digest = hashlib.md5(server.content).hexdigest()
+        archive = dataclasses.replace(_imdb.ARCHIVE, url=server.url, digest=digest)
+        monkeypatch.setattr(_imdb, "ARCHIVE", archive)
+        return server
+
+    return publish
+
+
+@pytest.fixture
+def published(publish):
     """Serve a small archive in the place of the published one."""
-    reviews = {f"aclImdb/{path}": text.encode() for path, text, _, _ in published_reviews()}
-    other = {"aclImdb/README": b"Read me.", "aclImdb/train/urls_pos.txt": b"https://..."}
-    server.content = as_archive(other | reviews)
-    archive = dataclasses.replace(
-        _imdb.ARCHIVE, url=server.url, digest=hashlib.md5(server.content).hexdigest()
-    )
-    monkeypatch.setattr(_imdb, "ARCHIVE", archive)
-    return server
+    reviews = {path: text.encode() for path, text, _, _ in published_reviews()}
+    other = {"README": b"Read me.", "train/urls_pos.txt": b"https://..."}
+    return publish(other | reviews)
 
 
 @pytest.mark.parametrize("subset", ["train", "test"])
@@ -233,18 +242,12 @@ def test_it_tries_three_times_again_with_a_second_between(published, tmp_path, m
     assert [pause for pause in pauses if pause >= 0.5] == [1, 1, 1, 0.5]
 
 
-def publish(server, files, monkeypatch):
-    server.content = as_archive({f"aclImdb/{name}": text for name, text in files.items()})
-    digest = hashlib.md5(server.content).hexdigest()
-    monkeypatch.setattr(_imdb, "ARCHIVE", dataclasses.replace(_imdb.ARCHIVE, digest=digest))
-
-
-def test_texts_that_all_read_as_numbers_stay_texts(published, tmp_path, monkeypatch):
-    publish(published, {"train/pos/0_9.txt": b"1984", "train/neg/0_1.txt": b"300"}, monkeypatch)
+def test_texts_that_all_read_as_numbers_stay_texts(publish, tmp_path):
+    publish({"train/pos/0_9.txt": b"1984", "train/neg/0_1.txt": b"300"})
     assert sorted(fetch_imdb(data_home=tmp_path).data) == ["1984", "300"]
 
 
-def test_files_with_other_names_are_no_reviews(published, tmp_path, monkeypatch):
+def test_files_with_other_names_are_no_reviews(publish, tmp_path):
     reviews = {"train/pos/0_9.txt": b"Good.", "train/neg/0_1.txt": b"Bad."}
-    publish(published, reviews | {"train/pos/1_9.txt.orig": b"Old."}, monkeypatch)
+    publish(reviews | {"train/pos/1_9.txt.orig": b"Old."})
     assert sorted(fetch_imdb(data_home=tmp_path).data) == ["Bad.", "Good."]
