@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skdiscovery.fitted_language_model import FittedLanguageModel
 from skdiscovery.inference import encoding
-from skdiscovery.inference.fitted_model import FittedModelMixin
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash
@@ -37,7 +37,7 @@ _HISTORIES = {"history_", "validation_history_"}
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 
 
-class ByteMLSTMLanguageModel(FittedModelMixin, DensityMixin, BaseEstimator):
+class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
     r"""Byte-level language model: a multiplicative LSTM that predicts the next byte of a text.
 
     Trained on reviews, some of its neurons come to track sentiment, with no label seen [1]_ [2]_.

@@ -440,7 +440,7 @@ def test_partial_fit_recovers_from_a_lost_training():
     assert model.set_params(learning_rate=0.03).partial_fit(TEXTS).score(TEXTS) > before
 
 
-# What a fitted model says (the rest: tests/inference/test_fitted_model.py)
+# What a fitted model says (the rest: test_fitted_language_model.py)
 
 
 def test_a_document_without_a_second_byte_has_likelihood_one():

@@ -25,8 +25,8 @@ MAX_HELD = 1e30
 """Largest value that a neuron can be held at: products with it are still finite in float32."""
 
 
-class FittedModelMixin:
-    """Methods of an estimator that has ``weights_`` and ``config_``."""
+class FittedLanguageModel:
+    """What an estimator with ``weights_`` and ``config_`` can do: read documents, write texts."""
 
     weights_: Weights
     config_: Config

@@ -47,10 +47,10 @@ def any_lm(request):
 # Reading
 
 
-def test_likelihood_is_that_of_a_plain_loop(any_lm, numpy_read):
+def test_likelihood_is_that_of_a_plain_loop(any_lm, numpy_model):
     documents, expected = any_lm.preprocess(UNSEEN), []
     for document in documents:
-        _, _, logits = numpy_read(any_lm.weights_, document[:-1])
+        _, _, logits = numpy_model(any_lm.weights_).read(document[:-1])
         expected.append(log_softmax(logits, axis=1)[range(len(logits)), list(document[1:])].sum())
 
     actual = any_lm.score_samples(UNSEEN)
@@ -65,13 +65,13 @@ def test_likelihood_is_that_of_a_plain_loop(any_lm, numpy_read):
 
 
 @pytest.mark.parametrize("state", ["hidden", "cell"])
-def test_activations_are_those_of_a_plain_loop(any_lm, numpy_read, state):
+def test_activations_are_those_of_a_plain_loop(any_lm, numpy_model, state):
     n_layers = any_lm.n_layers
     for layer in range(-n_layers, n_layers):
         traces = any_lm.activations(UNSEEN, state=state, layer=layer)
         some = any_lm.activations(iter(UNSEEN), state=state, layer=layer, neurons=[5, 0, 5])
         for document, trace, part in zip(any_lm.preprocess(UNSEEN), traces, some, strict=True):
-            hidden, cell, _ = numpy_read(any_lm.weights_, document)
+            hidden, cell, _ = numpy_model(any_lm.weights_).read(document)
             expected = (hidden if state == "hidden" else cell)[layer]
             assert trace.dtype == part.dtype == np.float32
             assert trace.shape == (len(document), 16)
@@ -161,13 +161,13 @@ def test_a_seed_fixes_the_text(lm):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_at_temperature_zero_the_likeliest_byte_is_written(lm, numpy_read):
+def test_at_temperature_zero_the_likeliest_byte_is_written(lm, numpy_model):
     greedy = lm.generate("What", n_bytes=20, temperature=0, random_state=0)
     assert greedy == lm.generate("What", n_bytes=20, temperature=0, random_state=1)
     assert greedy == lm.generate("What", n_bytes=20, top_k=1, random_state=2)
     written = b"\n What"
     for _ in range(20):
-        _, _, logits = numpy_read(lm.weights_, written)
+        _, _, logits = numpy_model(lm.weights_).read(written)
         written += bytes([logits[-1].argmax()])
     assert greedy == [written.decode("utf-8", "replace").removeprefix("\n ")]
 
@@ -178,10 +178,10 @@ def test_a_tiny_temperature_is_close_to_zero(lm, temperature):
     assert cold == lm.generate("What", n_bytes=10, temperature=0)
 
 
-def test_bytes_are_drawn_with_the_probabilities_of_the_model(lm, numpy_read):
+def test_bytes_are_drawn_with_the_probabilities_of_the_model(lm, numpy_model):
     n_samples = 4000
     texts = lm.generate("What a", n_bytes=1, n_samples=n_samples, temperature=0.7, random_state=0)
-    _, _, logits = numpy_read(lm.weights_, b"\n What a")
+    _, _, logits = numpy_model(lm.weights_).read(b"\n What a")
     probabilities = softmax(logits[-1] / 0.7)
     likeliest = np.argsort(probabilities[:128])[-3:]
     for byte in likeliest:
@@ -190,9 +190,9 @@ def test_bytes_are_drawn_with_the_probabilities_of_the_model(lm, numpy_read):
         assert share == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n_samples))
 
 
-def test_top_k_draws_among_the_likeliest(lm, numpy_read):
+def test_top_k_draws_among_the_likeliest(lm, numpy_model):
     texts = lm.generate("What a", n_bytes=1, n_samples=300, temperature=5, top_k=2, random_state=0)
-    _, _, logits = numpy_read(lm.weights_, b"\n What a")
+    _, _, logits = numpy_model(lm.weights_).read(b"\n What a")
     assert {ord(text[-1]) for text in texts} == set(np.argsort(logits[-1])[-2:])
 
 
@@ -213,8 +213,8 @@ def test_a_neuron_that_is_held_changes_the_text(any_lm, state):
 
 
 @pytest.mark.parametrize("state", ["hidden", "cell"])
-def test_a_held_neuron_acts_as_in_a_plain_loop(lm, numpy_read, state):
-    hidden, cell, _ = numpy_read(lm.weights_, b"\n What")
+def test_a_held_neuron_acts_as_in_a_plain_loop(lm, numpy_model, state):
+    hidden, cell, _ = numpy_model(lm.weights_).read(b"\n What")
     h, value = hidden[0, -1].copy(), 9.0
     output_gate = h[3] / np.tanh(cell[0, -1, 3])
     h[3] = value if state == "hidden" else output_gate * np.tanh(value)
