@@ -107,7 +107,20 @@ def run_script():
 
 
 @pytest.fixture
-def memory_growth():
+def fork():
+    """Run a function in a fork of this process; return its exit code, or minus the signal."""
+
+    def run(function, *arguments):
+        process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return run
+
+
+@pytest.fixture
+def memory_growth(fork):
     """Run a function in a fork of this process; return by how many bytes its memory grew."""
 
     def peak():
@@ -123,13 +136,8 @@ def memory_growth():
         answer.send(peak() - before)
 
     def measure(function):
-        processes = multiprocessing.get_context("fork")
-        answer, question = processes.Pipe(duplex=False)
-        process = processes.Process(target=run, args=(function, question))
-        process.start()
-        question.close()
-        process.join()
-        assert process.exitcode == 0
+        answer, question = multiprocessing.Pipe(duplex=False)
+        assert fork(run, function, question) == 0
         return answer.recv()
 
     if not Path("/proc/self/status").exists():

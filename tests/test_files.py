@@ -94,22 +94,16 @@ def test_a_file_is_written_where(tmp_path, monkeypatch, function, as_elsewhere):
     assert names(tmp_path) == ["file"]
 
 
-WRITE_AND_DIE = """
-import os, sys
-from skdiscovery.files import whole_file
-
-with whole_file(sys.argv[1]) as temporary:
-    temporary.write_bytes(b"half")
-    os.kill(os.getpid(), int(sys.argv[2]))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_kill_leaves_what_was_there_and_nothing_that_lasts(tmp_path, run_script, number):
+def test_a_kill_leaves_what_was_there_and_nothing_that_lasts(tmp_path, fork, number):
+    def write_and_die():
+        with whole_file(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), number)
+
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / ".hidden").touch()
-    killed = run_script(WRITE_AND_DIE, tmp_path / "file", int(number))
-    assert killed.returncode == -number
+    assert fork(write_and_die) == -number
     assert (tmp_path / "file").read_bytes() == b"old"
     remove_unfinished(tmp_path)
     assert names(tmp_path) == [".hidden", "file"]

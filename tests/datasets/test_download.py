@@ -1,5 +1,4 @@
 import hashlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -129,17 +128,14 @@ def test_the_file_has_ordinary_permissions(remote, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_in_the_middle_leaves_no_file_that_passes_for_whole(
-    remote, server, tmp_path, number
+    remote, server, tmp_path, fork, number
 ):
     def download_and_die():
         time.sleep = lambda _: os.kill(os.getpid(), number)  # in the fork alone
         download(remote, tmp_path, n_retries=1, delay=0)
 
     server.failures = ["interrupted"]
-    process = multiprocessing.get_context("fork").Process(target=download_and_die)
-    process.start()
-    process.join()
-    assert process.exitcode == -number
+    assert fork(download_and_die) == -number
     assert not (tmp_path / remote.filename).exists()
     assert download(remote, tmp_path, n_retries=0, delay=0).read_bytes() == CONTENT
 

@@ -3,7 +3,6 @@ import hashlib
 import io
 import json
 import lzma
-import multiprocessing
 import os
 import signal
 import tarfile
@@ -138,16 +137,13 @@ def test_those_who_meet_download_once(published, tmp_path):
     assert_whole_and_alone(tmp_path)
 
 
-def test_what_a_killed_download_left_is_removed_by_the_next(published, tmp_path):
+def test_what_a_killed_download_left_is_removed_by_the_next(published, tmp_path, fork):
     def download_and_die():
         time.sleep = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # in the fork alone
         fetch_imdb(data_home=tmp_path)
 
     published.failures = ["interrupted"]
-    process = multiprocessing.get_context("fork").Process(target=download_and_die)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert fork(download_and_die) == -signal.SIGKILL
     assert len(files_below(tmp_path)) == 1
     fetch_imdb(data_home=tmp_path)
     assert_whole_and_alone(tmp_path)

@@ -278,18 +278,12 @@ def test_a_full_disk_leaves_nothing_and_is_forgotten(source, cache, monkeypatch)
     assert len(TextCorpus.from_file(source, cache_dir=cache)) == 4
 
 
-BUILD_AND_DIE = """
-import os, signal, sys
-from skdiscovery.text import building, TextCorpus
+def test_what_a_killed_build_left_does_not_pass_and_is_removed(source, cache, fork):
+    def build_and_die():
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # in the fork alone
+        TextCorpus.from_file(source, cache_dir=cache)
 
-building.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-TextCorpus.from_file(sys.argv[1], cache_dir=sys.argv[2])
-"""
-
-
-def test_what_a_killed_build_left_does_not_pass_and_is_removed(source, cache):
-    command = [sys.executable, "-c", BUILD_AND_DIE, str(source), str(cache)]
-    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert fork(build_and_die) == -signal.SIGKILL
     (left,) = folders(cache)
     assert (left / "documents.bin").exists()
     of_another, alive = cache / ".another-1.part", cache / ".alive-1.part"
