@@ -131,7 +131,10 @@ def backward(
 
 def _sum_rows(rows: Tensor, symbols: Tensor, n_symbols: int) -> Tensor:
     """Reverse :func:`_rows`: sum the gradients of all look-ups of a symbol."""
-    return torch.ops.aten.embedding_dense_backward(rows, symbols, n_symbols, -1, False)
+    # On the CPU in the dtype of the rows: bfloat16 sums would stop growing.
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    sums = torch.ops.aten.embedding_dense_backward(wide, symbols, n_symbols, -1, False)
+    return sums.to(rows.dtype)
 
 
 def parameter_gradients(

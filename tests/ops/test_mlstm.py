@@ -261,6 +261,14 @@ def test_bfloat16_stays_near(cell, form, sizes):
     assert_same(gradients(given), gradients(given.to(torch.float64)), 2e-2)
 
 
+def test_bfloat16_stays_near_where_many_steps_read_one_symbol():
+    """A sum that is kept in eight bits stops growing once it is 256 times what is added."""
+    given = operands(64, 128, 8, cell="mlstm", form="symbols")
+    given.symbols[:, :40] = 1
+    given = given.to(torch.bfloat16, cell_dtype=torch.float32)
+    assert_same(gradients(given), gradients(given.to(torch.float64)), 2e-2)
+
+
 @every_cell
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool], ids=str)
 def test_keep_may_be_of_another_dtype(cell, dtype):
