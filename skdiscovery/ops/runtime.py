@@ -14,6 +14,7 @@ BACKENDS = ("auto", "torch", "cpp", "cuda")
 BACKEND_VARIABLE = "SKDISCOVERY_BACKEND"
 
 _CPU = torch.device("cpu")
+_GRAIN_SIZE = 2**15  # elements that torch wakes another thread for
 _DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -115,8 +116,13 @@ def has_narrow_products() -> bool:
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Treat denormal numbers as zero on the CPU, where each costs a hundred normal ones."""
-    smallest = torch.tensor(1e-310, dtype=torch.float64)
+    """Treat denormal numbers as zero on the CPU, where each costs a hundred normal ones.
+
+    On the thread that calls, and in the compiled kernels on all that work for it.
+    """
+    # Threads inherit for good what they find when torch starts them: let that not be this.
+    torch.ones(torch.get_num_threads() * _GRAIN_SIZE, dtype=torch.uint8, device=_CPU)
+    smallest = torch.tensor(1e-310, dtype=torch.float64, device=_CPU)
     was_flushing = bool(smallest * 1.0 == 0)
     torch.set_flush_denormal(True)
     try:

@@ -115,7 +115,10 @@ def flushes():
     return bool(torch.tensor(1e-310, dtype=torch.float64) * 1.0 == 0)
 
 
-@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot flush")
+can_flush = pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot flush")
+
+
+@can_flush
 def test_denormals_are_zero_within_and_as_before_after():
     assert not flushes()
     with flush_denormals():
@@ -135,3 +138,32 @@ def test_an_error_does_not_leave_denormals_flushed():
     with pytest.raises(KeyError):
         flush_and_fail()
     assert not flushes()
+
+
+ON_TWO_THREADS = """
+import sys
+import torch
+from skdiscovery import ops
+
+ops.resolve_backend("cpp")
+torch.set_num_threads(1)
+# c becomes half of c0, a denormal number; an array's first half is the first thread's.
+x, wh, symbols = torch.zeros(1, 4 * 512), torch.zeros(4 * 512, 512), torch.zeros(1, 64, dtype=int)
+h0, c0 = torch.zeros(64, 512), torch.full((64, 512), 1.5e-38)
+n = 2**18
+torch.set_num_threads(2)
+if sys.argv[1] == "started":
+    torch.ones(n).sqrt()
+with ops.flush_denormals():
+    _, c, _ = ops.mlstm(x, None, symbols, wh, None, h0, c0, None, backend="cpp")
+after = torch.full((n,), 1.5e-38) * 0.5
+for share in (*c.view(torch.int32).chunk(2, dim=1), *after.view(torch.int32).chunk(2)):
+    print(int(share.count_nonzero()))
+"""
+
+
+@can_flush
+@pytest.mark.parametrize("threads", ["started", "not started"])
+def test_denormals_are_zero_on_all_threads_of_the_kernels_and_on_none_after(run_script, threads):
+    done = run_script(ON_TWO_THREADS, threads)
+    assert done.stdout.split() == ["0", "0", str(2**17), str(2**17)], done.stderr

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gates.h"
+#include "threads.h"
 
 namespace skdiscovery {
 
@@ -25,7 +26,7 @@ constexpr int64_t kUnitsPerThread = 8192;
 // Calls work(row, first, last) for parts of rows that together are all units of all rows.
 template <typename Work>
 void over_units(int64_t n_rows, int64_t hidden, const Work& work) {
-  torch::stable::parallel_for(0, n_rows * hidden, kUnitsPerThread, [&](int64_t at, int64_t stop) {
+  parallel_for(0, n_rows * hidden, kUnitsPerThread, [&](int64_t at, int64_t stop) {
     while (at < stop) {
       const int64_t row = at / hidden, first = at % hidden;
       const int64_t last = std::min(hidden, first + stop - at);

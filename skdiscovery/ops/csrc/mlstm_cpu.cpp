@@ -17,6 +17,7 @@
 #include "arrays.h"
 #include "gates.h"
 #include "products.h"
+#include "threads.h"
 
 namespace skdiscovery {
 namespace {
@@ -215,7 +216,7 @@ Tensor sum_rows_of_symbols(const Tensor& rows, const int64_t* symbols, int64_t n
   Real* to = data<Real>(table);
   std::fill(to, to + n_symbols * width, Real(0));
   const int64_t n_blocks = (width + kColumnsPerThread - 1) / kColumnsPerThread;
-  torch::stable::parallel_for(0, n_blocks, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, n_blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t begin = block * kColumnsPerThread;
       const int64_t end = std::min(width, begin + kColumnsPerThread);

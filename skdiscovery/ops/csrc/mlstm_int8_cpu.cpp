@@ -13,6 +13,7 @@
 #include "arrays.h"
 #include "gates.h"
 #include "int8_products.h"
+#include "threads.h"
 
 namespace skdiscovery {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 template <typename Work>
 void over_rows(int64_t n_rows, int64_t hidden, const Work& work) {
   const int64_t rows_per_thread = std::max<int64_t>(1, kUnitsPerThread / hidden);
-  torch::stable::parallel_for(0, n_rows, rows_per_thread, [&](int64_t row, int64_t stop) {
+  parallel_for(0, n_rows, rows_per_thread, [&](int64_t row, int64_t stop) {
     for (; row < stop; ++row) work(row);
   });
 }

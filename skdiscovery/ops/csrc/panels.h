@@ -6,12 +6,12 @@
 
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
+
+#include "threads.h"
 
 namespace skdiscovery {
 
@@ -58,7 +58,7 @@ class Panels {
         lines_(new Line[n_panels_ * panel_size_ * sizeof(Weight) / sizeof(Line) + 1]),
         starts_(n_panels_ * kColumns) {
     Weight* packed = reinterpret_cast<Weight*>(lines_.get());
-    torch::stable::parallel_for(0, n_panels_, 1, [&](int64_t panel, int64_t last) {
+    parallel_for(0, n_panels_, 1, [&](int64_t panel, int64_t last) {
       for (; panel < last; ++panel) {
         const Weight* columns = w + panel * kColumns * column_step;
         pack(columns, row_step, column_step, columns_of(panel), packed + panel * panel_size_);
@@ -73,7 +73,7 @@ class Panels {
   void multiply(const Row* rows, int64_t n_rows, Sum* out, bool add = false) const {
     const int64_t n_multiplications = std::max<int64_t>(1, n_rows * panel_size_);
     const int64_t grain = std::max<int64_t>(1, kMultiplicationsPerThread / n_multiplications);
-    torch::stable::parallel_for(0, n_panels_, grain, [&](int64_t panel, int64_t last) {
+    parallel_for(0, n_panels_, grain, [&](int64_t panel, int64_t last) {
       for (; panel < last; ++panel) multiply_panel(rows, n_rows, panel, out, add);
     });
   }

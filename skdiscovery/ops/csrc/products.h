@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "panels.h"
+#include "threads.h"
 #include "torch_product.h"
 
 extern "C" {
@@ -113,7 +114,7 @@ void multiply(const T* rows, int n_rows, const T* w, int w_rows, int w_columns, 
   } else {  // BLAS's own threads share so few rows badly
     const int64_t n_multiplications = std::max<int64_t>(1, static_cast<int64_t>(n_rows) * inner);
     const int64_t grain = std::max<int64_t>(1, kMultiplicationsPerThread / n_multiplications);
-    torch::stable::parallel_for(0, outer, grain, multiply_share);
+    parallel_for(0, outer, grain, multiply_share);
   }
 }
 
@@ -192,7 +193,7 @@ template <typename T>
 void transpose(const T* rows, int64_t n_rows, int64_t n_columns, T* out) {
   constexpr int64_t kBlock = 64 / sizeof(T);  // a line of the cache
   const int64_t n_blocks = (n_columns + kBlock - 1) / kBlock;
-  torch::stable::parallel_for(0, n_blocks, 1, [=](int64_t block, int64_t last) {
+  parallel_for(0, n_blocks, 1, [=](int64_t block, int64_t last) {
     for (; block < last; ++block) {
       const int64_t end = std::min(n_columns, (block + 1) * kBlock);
       for (int64_t row = 0; row < n_rows; ++row) {
