@@ -68,7 +68,8 @@ class ShuffledStream:
                 done = now.stop
                 symbols[row, now] = shard[0][piece]
                 if reset_at == "document":
-                    marked[row, now] = shard[1][piece]
+                    first, last = np.searchsorted(shard[1], [piece.start, piece.stop])
+                    marked[row, now.start - piece.start + shard[1][first:last]] = True
                 elif reset_at == "shard":
                     marked[row, now.start] = piece.start == 0
         self._open = in_use
@@ -87,12 +88,10 @@ class ShuffledStream:
             start += piece.stop - first
 
     def _read_shard(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bytes of shard ``k`` in their order, and which of them begin a document."""
+        """Return the bytes of shard ``k`` in their order, and where in it documents begin."""
         first, last = self._documents[k].tolist()
         order = np.random.default_rng([*self._seed, first]).permutation(last - first) + first
         documents = [self._corpus[i] for i in order.tolist()]
         symbols = np.frombuffer(b"".join(documents), np.uint8)
         lengths = np.array([len(document) for document in documents])
-        begins = np.zeros(len(symbols), bool)
-        begins[document_offsets(lengths)[:-1][lengths > 0]] = True
-        return symbols, begins
+        return symbols, document_offsets(lengths)[:-1][lengths > 0]
