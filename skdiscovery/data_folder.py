@@ -1,7 +1,7 @@
 """Where data sets and models lie: the user's own folder, else a cache, filled on first use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -17,6 +17,25 @@ def cache_folder(data_home: str | os.PathLike[str] | None = None) -> Path:
     return Path(get_data_home(data_home)) / "skdiscovery"
 
 
+def places(filename: str, data_home: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """Yield where a data file may lie: in the user's own folder, if there is one, and in the cache.
+
+    Parameters
+    ----------
+    filename : str
+        The file, relative to the folder that ``SKDISCOVERY_DATA`` names and to the cache alike.
+    data_home : str, path-like or None, default=None
+        As in :func:`sklearn.datasets.get_data_home`; the cache is its folder ``skdiscovery``.
+
+    Yields
+    ------
+    Path
+    """
+    if own_folder := os.environ.get(DATA_VARIABLE):
+        yield Path(own_folder).expanduser() / filename
+    yield cache_folder(data_home) / filename
+
+
 def locate(
     filename: str,
     *,
@@ -28,12 +47,10 @@ def locate(
 
     Parameters
     ----------
-    filename : str
-        The file, relative to the folder that ``SKDISCOVERY_DATA`` names and to the cache alike.
+    filename, data_home
+        As in :func:`places`.
     fill_cache : callable
         Called with the cache's folder, by one process at a time; must create the file in it.
-    data_home : str, path-like or None
-        As in :func:`sklearn.datasets.get_data_home`; the cache is its folder ``skdiscovery``.
     download_if_missing : bool
         Whether ``fill_cache`` may be called.
 
@@ -47,24 +64,20 @@ def locate(
         If the file is missing and ``download_if_missing`` is False.
     """
     looked_at = []
-    if own_folder := os.environ.get(DATA_VARIABLE):
-        looked_at.append(Path(own_folder).expanduser() / filename)
-        if looked_at[0].is_file():
-            return looked_at[0]
-
-    cache = cache_folder(data_home)
-    cached = cache / filename
-    looked_at.append(cached)
-    if not cached.is_file():
-        if not download_if_missing:
-            raise OSError(
-                f"Data not found and `download_if_missing` is False. Looked for "
-                f"{' and '.join(map(str, looked_at))}. Allow the download, or name a folder that "
-                f"has the file {filename} in the environment variable {DATA_VARIABLE}."
-            )
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cached.parent / ".lock"):
-            if not cached.is_file():  # else another process was first
-                remove_unfinished(cached.parent)
-                fill_cache(cache)
+    for path in places(filename, data_home):
+        if path.is_file():
+            return path
+        looked_at.append(path)
+    if not download_if_missing:
+        raise OSError(
+            f"Data not found and `download_if_missing` is False. Looked for "
+            f"{' and '.join(map(str, looked_at))}. Allow the download, or name a folder that "
+            f"has the file {filename} in the environment variable {DATA_VARIABLE}."
+        )
+    cached = looked_at[-1]
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cached.parent / ".lock"):
+        if not cached.is_file():  # else another process was first
+            remove_unfinished(cached.parent)
+            fill_cache(cache_folder(data_home))
     return cached

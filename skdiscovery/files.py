@@ -49,6 +49,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
+def version_of(path: str | os.PathLike) -> tuple[int, int, int]:
+    """Return what is another when a file has been replaced or written to."""
+    stat = os.stat(path)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def sha256_of(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:

@@ -5,6 +5,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from skdiscovery.files import version_of
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
@@ -32,10 +33,7 @@ def read_frozen(name_or_path: str | os.PathLike) -> ImportedModel:
     """
     path = find_model(name_or_path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
-    system, weights, config = _read(
-        path, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats)
-    )
+    system, weights, config = _read(path, tuple(map(version_of, files)))
     return ImportedModel(system, dict(weights), copy.deepcopy(config))
 
 

@@ -1,10 +1,11 @@
 """Models by name: those that ship with the package, and those that users put beside their data."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
-from skdiscovery.data_folder import locate
-from skdiscovery.files import sha256_of, size_and_hash
+from skdiscovery.data_folder import places
+from skdiscovery.files import sha256_of, size_and_hash, version_of
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -34,7 +35,11 @@ def find_model(name_or_path: str | os.PathLike) -> Path:
     if path.exists():
         return path
     placed_name = f"{name.removesuffix('.safetensors')}.safetensors"
-    placed = _placed_model(placed_name) if path.name == name else None
+    candidates = places(f"models/{placed_name}") if path.name == name else ()
+    try:
+        placed = next(filter(Path.is_file, candidates), None)
+    except OSError:  # scikit-learn makes its folder where there is none, or cannot
+        placed = None
     if placed is None:
         raise ValueError(
             f"No language model {name!r}: it is neither a file, nor a folder, nor one of the "
@@ -45,27 +50,19 @@ def find_model(name_or_path: str | os.PathLike) -> Path:
     return placed
 
 
-def _placed_model(name: str) -> Path | None:
-    """Return the file of that name among the models in the folder of the data, if it is there."""
-    try:
-        return locate(
-            f"models/{name}",
-            fill_cache=lambda _: None,
-            data_home=None,
-            download_if_missing=False,
-        )
-    except OSError:
-        return None
-
-
 def _check_hash(path: Path) -> None:
     """Raise a ValueError if the file has another hash than the one that lies beside it."""
     beside = path.with_name(f"{path.name}.sha256")
     if not beside.exists():
         return
     expected = beside.read_text(encoding="utf-8").partition(" ")[0].strip().lower()
-    if sha256_of(path) != expected:
+    if _known_sha256(path, version_of(path)) != expected:
         raise ValueError(
             f"{os.fspath(path)!r} is not the file that {beside.name} tells of: expected SHA-256 "
             f"{expected!r}, got a file of {size_and_hash(path)}. Copy both again."
         )
+
+
+@lru_cache(maxsize=1)  # each clone of a featurizer asks for the same
+def _known_sha256(path: Path, version: tuple[int, ...]) -> str:
+    return sha256_of(path)

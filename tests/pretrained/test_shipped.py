@@ -53,6 +53,13 @@ def test_an_unknown_name_is_refused_with_the_shipped_ones(two_models, name, plac
         find_model(name)
 
 
+def test_a_home_that_cannot_be_written_to_has_no_models(monkeypatch):
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", "/dev/null/home")
+    with pytest.raises(ValueError, match="No language model 'larger'"):
+        find_model("larger")
+
+
 @pytest.fixture(params=["own folder", "data_home"])
 def placed(request, tmp_path, monkeypatch):
     """A model that somebody put in the folder of the data, as "large"."""
@@ -87,6 +94,21 @@ def test_a_placed_model_has_the_hash_that_lies_beside_it(placed, line):
     got = f"{len(altered):,} bytes and SHA-256 {hashlib.sha256(altered).hexdigest()}"
     with pytest.raises(ValueError, match=f"expected SHA-256 '{digest}', got a file of {got}"):
         find_model("large")
+
+
+def test_a_placed_model_is_hashed_once_and_anew_when_it_changes(placed, monkeypatch):
+    hashed = []
+    sha256_of = shipped.sha256_of
+    monkeypatch.setattr(shipped, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    placed.with_name("large.safetensors.sha256").write_text(sha256_of(placed))
+    for _ in range(3):
+        MLSTMFeaturizer("large").fit()
+    assert len(hashed) == 1
+    with placed.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="expected SHA-256"):
+        MLSTMFeaturizer("large").fit()
+    assert len(hashed) == 2
 
 
 @pytest.mark.parametrize("content", ["", "\n", "not a hash"])
