@@ -23,6 +23,7 @@ from skdiscovery import (
     HeatmapDisplay,
     MLSTMFeaturizer,
     SentimentNeuronClassifier,
+    TextCorpus,
 )
 from skdiscovery.datasets import load_reviews
 from skdiscovery.plotting.neuron_values import layer_name
@@ -133,10 +134,14 @@ def read_text(
     """Return the text's bytes and the neuron's values, each in a list."""
     if options.overwrite is not None:
         raise ValueError("--overwrite: a neuron is held while text is written; give --generate")
+    documents = lm.preprocess([options.text])
     values = lm.activations(
-        [options.text], neurons=[neuron], state=options.state, layer=options.layer
+        TextCorpus.from_documents(documents, preprocessor=None),
+        neurons=[neuron],
+        state=options.state,
+        layer=options.layer,
     )
-    return lm.preprocess([options.text]), [sign * values[0]]
+    return documents, [sign * values[0]]
 
 
 def write_on(

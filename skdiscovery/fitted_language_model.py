@@ -49,6 +49,7 @@ class FittedLanguageModel:
         -------
         list of bytes
         """
+        check_is_fitted(self)
         trained_with = self.config_["preprocessor"]
         if isinstance(X, TextCorpus):
             preprocessor = X.preprocessor or trained_with

@@ -480,6 +480,7 @@ def test_a_corpus_of_bytes_as_they_are_may_come_from_anything(recwarn):
 @pytest.mark.parametrize(
     "call",
     [
+        lambda model: model.preprocess(TEXTS),
         lambda model: model.score(TEXTS),
         lambda model: model.score_samples(TEXTS),
         lambda model: model.activations(TEXTS),

@@ -16,10 +16,11 @@ from skdiscovery.plotting.neuron_features import (
     language_model_of,
     texts_before_step,
 )
+from skdiscovery.text import TextCorpus
 
 _EXPECTED = (
-    "a fitted language model, a fitted featurizer, a fitted Pipeline that starts with a featurizer "
-    "and ends with a SentimentNeuronClassifier, or a fitted search over one of these"
+    "a fitted language model, a fitted featurizer, a fitted Pipeline of a featurizer and a "
+    "SentimentNeuronClassifier, or a fitted search over one of these"
 )
 
 
@@ -75,7 +76,8 @@ def neuron_values(
         )
     state = state or "cell"
     text_bytes = model.preprocess(texts)
-    values = model.activations(texts, neurons=[neuron], state=state, layer=layer)
+    documents = TextCorpus.from_documents(text_bytes, preprocessor=None)  # they have been through
+    values = model.activations(documents, neurons=[neuron], state=state, layer=layer)
     values = [sign * of_text[:, 0] for of_text in values]
     flipped = " (sign flipped)" if sign < 0 else ""
     where = layer_name(layer, model.config_["n_layers"])

@@ -1,7 +1,6 @@
 """Documents as users hand them over, checked and turned into bytes."""
 
 from collections.abc import Iterable, Iterator
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,10 @@ def iterate_documents(X: Any) -> Iterator[Any]:
             f"got {type(X).__name__}."
         )
     if hasattr(X, "__array__"):  # of NumPy, pandas, polars, pyarrow
-        X = np.asarray(X, dtype=object)
+        # A list has None for what is masked.
+        X = np.asarray(X.tolist() if isinstance(X, np.ma.MaskedArray) else X, dtype=object)
+        if X.ndim == 0:
+            return iterate_documents(X.item())
         if X.ndim > 2 or X.shape[1:] not in ((), (1,)):
             raise ValueError(f"Expected one column of texts, got an array of shape {X.shape}.")
         X = X.ravel()
@@ -78,11 +80,7 @@ def _decode(document: Any, index: int) -> str:
                 f"The document at index {index} is not UTF-8: {error}. Decode it first, or use "
                 "preprocessor=None to read bytes as they are."
             ) from error
-    if (
-        document is None
-        or (isinstance(document, Number) and document != document)
-        or (document is pd.NA)
-    ):
+    if document is np.ma.masked or (pd.api.types.is_scalar(document) and pd.isna(document)):
         raise ValueError(
             f"The document at index {index} is missing ({document!r}): drop it or replace it, for "
             "example by an empty string."

@@ -9,6 +9,8 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 
+from skdiscovery import TextCorpus
+
 
 class LanguageModel(BaseEstimator):
     """Preprocesses to ``"<text> "``; has 6 neurons in each of 3 layers."""
@@ -23,6 +25,8 @@ class LanguageModel(BaseEstimator):
         return self
 
     def preprocess(self, X):
+        if isinstance(X, TextCorpus):
+            return list(X)
         return [(text if isinstance(text, bytes) else text.encode()) + b" " for text in X]
 
     def activations(self, X, *, neurons=None, state="cell", layer=-1):

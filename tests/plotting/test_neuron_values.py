@@ -79,6 +79,20 @@ class TestLanguageModel:
         with pytest.raises(ValueError, match="give neuron=, an index from 0 to 5"):
             find(language_model)
 
+    def test_a_text_is_preprocessed_once(self):
+        n_calls = 0
+
+        def preprocess(text):
+            nonlocal n_calls
+            n_calls += 1
+            return text.encode()
+
+        lm = ByteMLSTMLanguageModel(4, max_steps=1, batch_size=2, seq_length=8, device="cpu")
+        lm.set_params(preprocessor=preprocess).fit(TEXTS * 5)
+        n_calls = 0
+        assert find(lm, ["good", "bad"], neuron=3).text_bytes == [b"good", b"bad"]
+        assert n_calls == 2
+
     def test_range_is_the_language_models_business(self, language_model):
         with pytest.raises(ValueError, match="neuron 6 is out of range"):
             find(language_model, neuron=6)

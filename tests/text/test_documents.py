@@ -48,7 +48,9 @@ def test_there_may_be_no_document_at_all():
     assert encode_documents([]) == []
 
 
-@pytest.mark.parametrize("X", ["a text", b"a text", np.str_("a text")])
+@pytest.mark.parametrize(
+    "X", ["a text", b"a text", np.str_("a text"), np.array("a text"), np.array(b"a text")]
+)
 def test_a_single_text_is_refused_in_the_words_of_count_vectorizer(X):
     with pytest.raises(
         ValueError, match="Iterable over raw text documents expected, string object received"
@@ -68,11 +70,18 @@ def test_several_columns_are_refused(X):
         encode_documents(X)
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA], ids=repr)
+@pytest.mark.parametrize(
+    "missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.ma.masked], ids=repr
+)
 @pytest.mark.parametrize("preprocessor", ["review", None])
 def test_a_missing_text_is_refused_by_its_index(missing, preprocessor):
     with pytest.raises(ValueError, match="document at index 1 is missing"):
         encode_documents(["text", missing], preprocessor)
+
+
+def test_a_text_that_is_masked_is_missing():
+    with pytest.raises(ValueError, match="document at index 1 is missing"):
+        encode_documents(np.ma.array(["text", "secret"], mask=[False, True]))
 
 
 def test_a_missing_text_of_a_series_is_refused():
