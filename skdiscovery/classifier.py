@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 from scipy.special import log_expit, logit, softmax
 from sklearn import config_context
 from sklearn.base import BaseEstimator, _fit_context
@@ -39,8 +40,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         With more than two classes, "liblinear" is one-vs-rest and "saga" multinomial. "liblinear"
         also penalises the intercept.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class, as a dict from label to weight; labels that are not in it get 1.
-        "balanced" weights a class inversely to its total sample weight.
+        Weight of each class, as a dict from label to weight; labels that are not in it get 1, if
+        all that are in it are in `y`. "balanced" weights a class inversely to its total sample
+        weight.
     max_iter : int, default=1000
         Maximum number of iterations of the solver, in each regression.
     tol : float, default=1e-4
@@ -124,7 +126,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         "solver": [StrOptions({"liblinear", "saga"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
     }
 
@@ -179,6 +181,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
             If it is no more accurate on the data that it was fitted on than `majority_score_`.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, order="C")
+        if y.dtype == object and pd.isna(y).any():
+            index = int(pd.isna(y).argmax())
+            raise ValueError(f"The label at index {index} is missing ({y[index]!r}).")
         check_classification_targets(y)
         if self.n_neurons is not None and self.n_neurons > X.shape[1]:
             raise ValueError(
@@ -195,14 +200,7 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
                 f"got {len(self.classes_)} class(es): {self.classes_.tolist()}"
             )
         # A one-vs-rest model renames the labels, so it could not look up weights by label.
-        class_weight = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=y, sample_weight=weight
-        )
-        if not ((class_weight >= 0).all() and 0 < class_weight.max() < np.inf):
-            raise ValueError(
-                "class_weight must be finite numbers, none of them negative and one at least "
-                f"positive, got {self.class_weight!r}"
-            )
+        class_weight = _weight_per_class(self.class_weight, self.classes_, y, weight)
         # One-vs-rest with liblinear would know nothing of a class that weighs nothing.
         tiny = np.finfo(np.float64).eps * class_weight.max()
         weight = weight * np.maximum(class_weight, tiny)[codes]
@@ -313,6 +311,25 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
         # One neuron orders the samples on a line: of three classes it often misses the middle one.
         tags.classifier_tags.poor_score = self.n_neurons == 1
         return tags
+
+
+def _weight_per_class(class_weight, classes, y, sample_weight):
+    """Return the weight of each of `classes` that the parameter `class_weight` asks for."""
+    if isinstance(class_weight, dict):  # scikit-learn's error does not name what is unknown
+        unknown = [label for label in class_weight if label not in set(classes.tolist())]
+        left_out = [label for label in classes.tolist() if label not in class_weight]
+        if unknown and left_out:
+            raise ValueError(
+                f"class_weight has weights for {unknown}, which y has not, and none for "
+                f"{left_out}, which it has"
+            )
+    weights = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=sample_weight)
+    if not ((weights >= 0).all() and 0 < weights.max() < np.inf):
+        raise ValueError(
+            "class_weight must be finite numbers, none of them negative and one at least "
+            f"positive, got {class_weight!r}"
+        )
+    return weights
 
 
 def _shares(codes, weight):

@@ -198,6 +198,8 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         check_is_fitted(model, msg=_NOT_FITTED)
         encoding.check_layer(self.layer, model.config_["n_layers"])
         neurons = encoding.check_neurons(self.neurons, model.config_["hidden_size"])
+        if len(set(neurons.tolist())) < len(neurons):
+            raise ValueError(f"Expected each neuron once, got neurons={self.neurons!r}.")
         self.language_model_ = model
         self.pooling_ = self._poolings(model.config_.get("pooling", "last"))
         self.feature_neurons_ = np.tile(neurons, len(self.pooling_))

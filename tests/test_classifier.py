@@ -386,9 +386,9 @@ def test_grid_search_over_c_finds_the_planted_neuron():
         ({"C": np.inf}, "'C' parameter"),
         ({"solver": "lbfgs"}, "'solver' parameter .* must be a str among"),
         ({"class_weight": "heavy"}, "'class_weight' parameter"),
-        ({"class_weight": {5: 1.0}}, "not in class_weight"),
+        ({"class_weight": {0: 2.0, "a": 3.0}}, r"for \['a'\], which y has not, and none for \[1\]"),
         ({"max_iter": 0}, "'max_iter' parameter"),
-        ({"tol": -1.0}, "'tol' parameter"),
+        ({"tol": 0.0}, "'tol' parameter"),
     ],
 )
 def test_refuses_parameters(params, message):
@@ -415,6 +415,7 @@ def test_refuses_data():
         ({"y": y[:-1]}, "inconsistent numbers of samples"),
         ({"y": X[:, 0]}, "Unknown label type"),
         ({"X": np.where(X > 2, np.nan, X)}, "contains NaN"),
+        ({"y": np.array([*y[1:].astype(str), None], object)}, "label at index 119 is missing"),
         ({"sample_weight": np.ones(3)}, "sample_weight.shape"),
         ({"sample_weight": -np.ones(len(y))}, "Negative values"),
     ]:

@@ -339,6 +339,7 @@ def test_an_unfitted_featurizer_is_refused(lm):
         ({"pooling": [["mean"]]}, "Unknown pooling"),
         ({"neurons": [0.5]}, "list of whole numbers"),
         ({"neurons": []}, "list of whole numbers"),
+        ({"neurons": [3, 1, 3]}, r"each neuron once, got neurons=\[3, 1, 3\]"),
         ({"state": "gate"}, "'state' parameter"),
         ({"batch_bytes": 0}, "'batch_bytes' parameter"),
         ({"memory_bytes": 0}, "'memory_bytes' parameter"),

@@ -7,8 +7,9 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import check_array, column_or_1d, validate_data
+from sklearn.utils.validation import _num_samples, check_array, column_or_1d, validate_data
 
 from skdiscovery.plotting.colours import CLASS_COLOURS
 from skdiscovery.plotting.legend import legend_entry
@@ -146,11 +147,15 @@ class NeuronHistogramDisplay:
             )
         _check_lengths(X, y)
         features = validate_data(
-            classifier, X if steps is None else steps.transform(X), reset=False
+            classifier,
+            X if steps is None else steps.transform(X),
+            accept_sparse="csr",
+            reset=False,
         )
+        values = features[:, [column]]
         names = feature_names(steps, classifier)
         return cls(
-            features[:, column],
+            (values.toarray() if issparse(values) else values).ravel(),
             y,
             threshold=classifier.threshold_ if column == first else None,
             name=f"neuron {column}" if names is None else names[column],
@@ -184,8 +189,7 @@ class NeuronHistogramDisplay:
                 "values must be one-dimensional: those of one neuron, a value per sample. Got "
                 f"shape {values.shape}; give one column."
             )
-        _check_lengths(values, self.y)
-        y = column_or_1d(self.y)
+        y = _check_lengths(values, self.y)
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -224,8 +228,12 @@ class NeuronHistogramDisplay:
         return self
 
 
-def _check_lengths(values: Any, y: Any) -> None:
-    if len(values) != len(y):
+def _check_lengths(X: Any, y: Any) -> np.ndarray:
+    """Return the labels as an array; raise if they are not as many as the samples."""
+    y = column_or_1d(y)
+    if _num_samples(X) != len(y):
         raise ValueError(
-            f"y must have a label for each sample. Got {len(values)} samples and {len(y)} labels."
+            f"y must have a label for each sample. Got {_num_samples(X)} samples and {len(y)} "
+            "labels."
         )
+    return y

@@ -88,11 +88,15 @@ class TextCorpus:
             If a document is neither ``str`` nor ``bytes``.
         """
         encoded = encode_documents(docs, preprocessor)
-        if labels is not None and len(labels) != len(encoded):
-            raise ValueError(f"Got {len(labels)} labels for {len(encoded)} documents.")
+        if labels is not None:
+            labels = np.asarray(labels)
+            if labels.shape != (len(encoded),):
+                raise ValueError(
+                    f"Expected a label for each of {len(encoded)} documents, got labels of shape "
+                    f"{labels.shape}."
+                )
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         offsets = document_offsets([len(document) for document in encoded])
-        labels = None if labels is None else np.asarray(labels)
         return cls(data, offsets, labels, _name(preprocessor))
 
     @classmethod

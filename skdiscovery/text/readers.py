@@ -153,9 +153,12 @@ class Reader:
         line, header = next(rows, (1, []))
         if isinstance(header, _BadRecordError):
             raise ValueError(f"{path}, line {line}: {header}")
-        for key in (self.text_key, self.label_key):
-            if key is not None and key not in header:
+        keys = [self.text_key] if self.label_key is None else [self.text_key, self.label_key]
+        for key in keys:
+            if key not in header:
                 raise ValueError(f"{path} has no column {key!r}, found {_listed(header)}.")
+            if header.count(key) > 1:
+                raise ValueError(f"{path} has several columns {key!r}: rename all but one.")
         for line, row in rows:
             if isinstance(row, _BadRecordError):
                 yield line, row

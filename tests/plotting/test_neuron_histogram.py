@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -91,6 +92,12 @@ def test_the_first_neuron_of_a_classifier_and_its_threshold(classifier, X, y):
         )
         np.testing.assert_array_equal(patch.get_data().values, expected)
         np.testing.assert_allclose(patch.get_data().edges, edges)
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csr_array, sparse.coo_array])
+def test_sparse_features(classifier, X, y, kind):
+    display = NeuronHistogramDisplay.from_estimator(classifier, kind(X), y)
+    np.testing.assert_array_equal(display.values, X[:, 5])
 
 
 def test_another_neuron_has_no_threshold(classifier, X, y):
@@ -186,6 +193,10 @@ def test_errors_of_from_estimator_come_before_any_figure(classifier, pipeline, X
         draw(classifier, X[:, :3], y)
     with pytest.raises(ValueError, match="Got 18 samples and 17 labels"):
         draw(pipeline, TEXTS, LABELS[1:])
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        draw(pipeline, TEXTS, None)
+    with pytest.raises(TypeError, match="Expected sequence or array-like, got"):
+        draw(pipeline, iter(text for text in TEXTS), LABELS)
     assert plt.get_fignums() == []
 
 

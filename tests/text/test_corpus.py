@@ -98,9 +98,10 @@ def test_labels_are_kept_as_an_array(labels):
     assert list(corpus.labels) == list(labels)
 
 
-def test_another_number_of_labels_is_refused():
-    with pytest.raises(ValueError, match="3 labels for 4 documents"):
-        TextCorpus.from_documents(TEXTS, labels=[1, 2, 3])
+@pytest.mark.parametrize("labels", [[1, 2, 3], (len(text) for text in TEXTS), [[1, 2, 3, 4]]])
+def test_another_number_of_labels_is_refused(labels):
+    with pytest.raises(ValueError, match="label for each of 4 documents, got labels of shape"):
+        TextCorpus.from_documents(TEXTS, labels=labels)
 
 
 def test_a_bad_document_is_refused_by_its_index():

@@ -149,6 +149,7 @@ def test_a_very_long_text_is_read(write, name):
         ("a.csv", "text,label\nx,1\n", r"a\.csv has no column 'sentence', found 'text', 'label'"),
         ("a.csv", "sentence\nx\n", r"a\.csv has no column 'label', found 'sentence'"),
         ("a.csv", "", r"a\.csv has no column 'sentence', found none"),
+        ("a.csv", "sentence,label,sentence\nx,1,y\n", r"a\.csv has several columns 'sentence'"),
         ("a.csv", '"sentence', r"a\.csv, line 1: not CSV"),
         ("a.csv", 'sentence,label\n"x\ny",1\nx,1,2\n', r"a\.csv, line 4: 3 fields.* has 2"),
         ("a.csv", 'sentence,label\nx,1\n"x,2\ny,3\n', r"a\.csv, line 3: not CSV"),
