@@ -26,8 +26,8 @@ import torch
 from reporting import machine, seconds, spread
 
 from skdiscovery import ops
+from skdiscovery.nn.model import N_SYMBOLS
 
-N_SYMBOLS = 256
 SECONDS_PER_TIMING = 0.25
 MAX_STEPS = 256
 COMPILED = {"cpu": "cpp", "cuda": "cuda"}

@@ -20,13 +20,12 @@ from reporting import machine, now, seconds, spread
 
 from skdiscovery import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
+from skdiscovery.nn.model import N_SYMBOLS
 from skdiscovery.ops import flush_denormals, resolve_device
 from skdiscovery.ops.runtime import resolve_precision
 from skdiscovery.text import TextCorpus
 from skdiscovery.training import OptimizationOptions, Trainer, TrainingPlan, train
 from skdiscovery.training.history import LOG_EVERY
-
-N_SYMBOLS = 256
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery.datasets import fetch_sst2
+from skdiscovery.inference.pooling import POOLINGS
 
-POOLINGS = ("last", "mean", "max")
 C_GRID = (0.125, 0.5)
 
 

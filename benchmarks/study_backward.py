@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer, TextCorpus
 from skdiscovery.datasets import fetch_sst2
+from skdiscovery.inference.pooling import POOLINGS
 
-POOLINGS = ("last", "mean", "max")
 C_GRID = np.geomspace(1e-3, 1, 7)
 
 

@@ -29,7 +29,7 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,7 +39,10 @@ from skdiscovery.datasets import fetch_imdb
 from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.widening import widen_weights
-from skdiscovery.ops.runtime import resolve_device, resolve_precision
+from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
+from skdiscovery.pretrained.format import StoredDtype
+from skdiscovery.text.preprocessing import PREPROCESSORS
+from skdiscovery.text.readers import FORMATS
 from skdiscovery.text.splitting import normalized_proportions
 from skdiscovery.training.distribution import count_devices, n_launched
 
@@ -338,10 +341,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--encoding", default="utf-8", help="of the files (default: %(default)s)")
     ways, wrong = ("strict", "ignore", "replace"), "what becomes of bytes that are not in it"
     add("--decode-error", choices=ways, default="strict", help=f"{wrong} (default: %(default)s)")
-    formats = ("auto", "csv", "tsv", "json", "jsonl", "txt")
+    formats = ("auto", *FORMATS)
     add("--format", choices=formats, default="auto", help="of the files (default: by extension)")
-    bytes_by = ("review", "openai", "nvidia")
-    parameter("--preprocessor", "preprocessor", "how a text becomes bytes", choices=bytes_by)
+    parameter("--preprocessor", "preprocessor", "how a text becomes bytes", choices=PREPROCESSORS)
     add("--cache-dir", help="for texts as bytes (default: in scikit-learn's data folder)")
 
     add = parser.add_argument_group("model").add_argument
@@ -384,15 +386,14 @@ def make_parser() -> argparse.ArgumentParser:
     parameter("--device", "device", "a torch device")
     devices = 'number of devices, or "all"; torchrun sets its own'
     parameter("--n-devices", "n_devices", devices, type=number_or_all)
-    precisions = ("auto", "float64", "float32", "bfloat16")
+    precisions = [name for name in PRECISIONS if name != "int8"]  # which is for reading alone
     parameter("--precision", "precision", "of the recurrent products", choices=precisions)
-    backends = ("auto", "torch", "cpp", "cuda")
-    parameter("--backend", "backend", "what runs the recurrence", choices=backends)
+    parameter("--backend", "backend", "what runs the recurrence", choices=BACKENDS)
 
     add = parser.add_argument_group("files").add_argument
     add("--experiment-dir", type=Path, default=Path("experiments"), help="folder of all runs")
     add("--experiment-name", default="mlstm", help="folder in it (default: %(default)s)")
-    dtypes = ("float32", "float16", "int8")
+    dtypes = get_args(StoredDtype)
     pooling = "what the model's file recommends to MLSTMFeaturizer"
     add("--pooling", nargs="+", choices=POOLINGS, help=pooling)
     add("--dtype", choices=dtypes, default="float32", help="of model.safetensors (%(default)s)")

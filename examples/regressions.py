@@ -45,24 +45,10 @@ def best_on_validation(models: Sequence[Any], X: Parts, y: Parts) -> int:
 def mask(model: Any, kept: np.ndarray) -> Any:
     """Return the fitted model with the coefficients of all but the kept features set to zero."""
     masked = copy.deepcopy(model)
-    for regression in regressions(masked):
+    for regression in getattr(masked, "estimators_", [masked]):  # of one class against the rest
         dropped = np.setdiff1d(np.arange(regression.coef_.shape[1]), kept)
         regression.coef_[:, dropped] = 0
     return masked
-
-
-def regressions(model: Any) -> list[Any]:
-    """Return the model itself, or its regressions of one class against the rest."""
-    return getattr(model, "estimators_", [model])
-
-
-def terms(model: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients and intercepts, a row per class, or one row if there are two classes."""
-    parts = regressions(model)
-    return (
-        np.concatenate([part.coef_ for part in parts]),
-        np.concatenate([part.intercept_ for part in parts]),
-    )
 
 
 def fit_tfidf(texts: Parts, y: Parts) -> tuple[LogisticRegression, Parts]:

@@ -49,7 +49,6 @@ import pandas as pd
 import torch
 from joblib import parallel_config
 from matplotlib.figure import Figure
-from regressions import terms
 from reproduce_measures import (
     ALL,
     COLUMNS,
@@ -64,9 +63,11 @@ from reproduce_measures import (
     log,
     measure,
 )
-from sentiment_transfer import PRECISIONS, HelpFormatter, made, neuron_names
+from sentiment_transfer import HelpFormatter, made, neuron_names
 
 from skdiscovery import MLSTMFeaturizer, NeuronHistogramDisplay, NeuronWeightsDisplay
+from skdiscovery.classifier import linear_terms
+from skdiscovery.ops.runtime import PRECISIONS
 
 RECORDED = Path(__file__).with_name("reproduced.json")
 TITLES = {"sst2": "SST-2", "imdb": "IMDB"}
@@ -222,7 +223,7 @@ def compare(name: str, outcomes: dict[str, Outcome]) -> int:
 
 def draw(name: str, outcome: Outcome, names: np.ndarray, folder: Path) -> None:
     """Draw weights, first neuron, and the accuracy by number of neurons and of labels."""
-    coef, _ = terms(outcome.methods[ALL].model)
+    coef, *_ = linear_terms(outcome.methods[ALL].model)
     title = TITLES[name]
     ax = new_axes(f"Weights of all neurons, {title}")
     NeuronWeightsDisplay(coef, outcome.classes, names=names).plot(ax=ax)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from regressions import L1_GRID, TFIDF_GRID, Parts, fit_tfidf, mask, search_l1, terms
+from regressions import L1_GRID, TFIDF_GRID, Parts, fit_tfidf, mask, search_l1
 from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 
 from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier
+from skdiscovery.classifier import linear_terms
 from skdiscovery.datasets import fetch_imdb, fetch_sst2
 
 FETCH = {"sst2": fetch_sst2, "imdb": fetch_imdb}
@@ -116,7 +117,8 @@ def measure(
         X[part] = featurise(featurizer, some)
     log(f"{name}: fitting on {len(y['train']):,} texts")
     methods = fit_methods(texts, X, y)
-    ranking = np.argsort(-np.abs(terms(methods[ALL].model)[0]).sum(axis=0), kind="stable")
+    coef, *_ = linear_terms(methods[ALL].model)
+    ranking = np.argsort(-np.abs(coef).sum(axis=0), kind="stable")
     log(f"{name}: accuracy by the number of neurons and of labels")
     table = pd.DataFrame.from_dict(
         {method: accuracies(fitted, y) for method, fitted in methods.items()}, orient="index"

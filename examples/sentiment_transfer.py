@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from labelled_tables import labels_of, read_tables
 from matplotlib.figure import Figure
-from regressions import Parts, fit_tfidf, mask, search_l1, terms
+from regressions import Parts, fit_tfidf, mask, search_l1
 from sklearn.dummy import DummyClassifier
 from sklearn.utils import check_random_state
 
@@ -43,11 +43,12 @@ from skdiscovery import (
     NeuronWeightsDisplay,
     SentimentNeuronClassifier,
 )
-from skdiscovery.ops.runtime import resolve_device, resolve_precision
+from skdiscovery.classifier import linear_terms
+from skdiscovery.inference.pooling import POOLINGS
+from skdiscovery.ops.runtime import PRECISIONS, resolve_device, resolve_precision
 
 N_PLOTTED = 10
 N_PRINTED = 5
-PRECISIONS = ("auto", "float64", "float32", "bfloat16", "int8")
 
 FLAGS_OF_SENTIMENT_DISCOVERY = """\
 The flags of sentiment-discovery's sentiment_transfer.py, and what they are here:
@@ -172,7 +173,7 @@ def report(
         print(f"{C:05.2f} regularization coef w/ {name}")
     if folder is None:
         return
-    n_used = np.count_nonzero(terms(model)[0].any(axis=0))
+    n_used = np.count_nonzero(linear_terms(model)[0].any(axis=0))
     print(f"{n_used:05d} features used w/ all neurons {name}")
     write_text(folder / "sentiment_accuracies" / f"{name}.txt", accuracies)
     probabilities = model.predict_proba(X.get("test", X["valid"]))
@@ -246,7 +247,7 @@ def save_neurons(
         ("all_neurons", search, np.arange(search.n_features_in_)),
         ("n_neurons", few, search.neuron_indices_[:k]),
     ):
-        coef, intercept = terms(fitted.all_neurons_)
+        coef, intercept, _ = linear_terms(fitted.all_neurons_)
         content[name] = {
             "C": fitted.C,
             "features": features.tolist(),
@@ -276,7 +277,7 @@ def draw_neurons(values: np.ndarray, labels: np.ndarray, names: np.ndarray, fold
 def draw_weights(search: SentimentNeuronClassifier, names: np.ndarray, folder: Path) -> None:
     """Draw the weight of every feature, for each class."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
-    coef, _ = terms(search.all_neurons_)
+    coef, *_ = linear_terms(search.all_neurons_)
     display = NeuronWeightsDisplay(coef, search.classes_, names=names)
     display.plot(n_labelled=N_PRINTED, ax=figure.subplots())
     figure.savefig(made(folder / "sentiment") / "weight_vis.png")
@@ -364,7 +365,7 @@ def make_parser() -> argparse.ArgumentParser:
     ways = ("strict", "ignore", "replace")
     add("--decode-error", choices=ways, default="strict", help="of bytes that are not in it")
     add("--language-model", default="default", help="name of a shipped model, or a file")
-    poolings = ("auto", "last", "mean", "max")
+    poolings = ("auto", *POOLINGS)
     add("--pooling", nargs="+", choices=poolings, default=["auto"], help="of states over the bytes")
     add("--state", choices=("cell", "hidden"), default="cell", help="which state of the model")
     add("--num-neurons", type=int, default=1, help="how many neurons are the few")

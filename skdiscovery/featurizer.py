@@ -24,7 +24,7 @@ from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.language_model import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.weights import weights_hash
-from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
+from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
 from skdiscovery.pretrained.frozen import read_frozen
 
 # Texts that take so many bits per byte more than those that the model was validated on look unlike
@@ -127,7 +127,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         "neurons": ["array-like", None],
         "batch_bytes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "precision": [StrOptions({"auto", "float64", "float32", "bfloat16", "int8"})],
+        "precision": [StrOptions(set(PRECISIONS))],
         "backend": [StrOptions(set(BACKENDS))],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "memory_bytes": [Interval(Integral, 1, None, closed="left"), None],

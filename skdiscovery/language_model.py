@@ -20,7 +20,7 @@ from skdiscovery.inference import encoding
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.model import Config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash
-from skdiscovery.ops.runtime import BACKENDS, resolve_device, resolve_precision
+from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import StoredDtype, write_model
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
@@ -199,7 +199,7 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "device": [str, torch.device],
         "n_devices": [_POSITIVE_INT, StrOptions({"all"})],
-        "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
+        "precision": [StrOptions(set(PRECISIONS) - {"int8"})],  # which is for reading alone
         "backend": [StrOptions(set(BACKENDS))],
         "checkpoint_dir": [str, os.PathLike, None],
         "checkpoint_every": [_POSITIVE_INT],

@@ -9,11 +9,10 @@ the clock's.
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
@@ -83,7 +82,8 @@ class FeatureCache:
         """Return the vectors that are there, by the position of their document."""
         keys = [self._key(document) for document in documents]
         found: dict[bytes, bytes] = {}
-        for some in _batched(keys, _ROWS_AT_ONCE):
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            some = keys[start : start + _ROWS_AT_ONCE]
             found |= self._attempt(partial(_select, keys=some)) or {}
         vectors = {}
         for position, key in enumerate(keys):
@@ -93,12 +93,13 @@ class FeatureCache:
 
     def put(self, documents: Sequence[bytes], vectors: np.ndarray) -> None:
         """Keep a vector, a row of ``vectors``, for each document."""
-        rows = (
-            (key := self._key(document), _checksum(key, content := vector.tobytes()) + content)
-            for document, vector in zip(documents, vectors, strict=True)
-        )
-        for some in _batched(rows, _ROWS_AT_ONCE):
-            self._attempt(partial(self._insert, rows=some))
+        for start in range(0, len(documents), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            rows = [
+                (key := self._key(document), _checksum(key, content := vector.tobytes()) + content)
+                for document, vector in zip(documents[part], vectors[part], strict=True)
+            ]
+            self._attempt(partial(self._insert, rows=rows))
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
         connection.executemany(
@@ -182,9 +183,3 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _checksum(key: bytes, content: bytes) -> bytes:
     return crc32(content, crc32(key)).to_bytes(_CHECKSUM_BYTES, "big")
-
-
-def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some

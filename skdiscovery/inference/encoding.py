@@ -45,25 +45,24 @@ def features(
     all_in_order = np.array_equal(neurons, np.arange(model.architecture.hidden_size))
     width = len(poolings) * len(columns)
     result: np.ndarray = np.zeros((len(documents), width), dtype=_numpy_dtype(dtype))
-    bar = tqdm(total=sum(lengths), unit="B", unit_scale=True, disable=not verbose)
-    for batch in length_sorted_batches(lengths, columns.device, batch_bytes):
-        chosen = [documents[i] for i in batch]
-        sizes = torch.tensor([len(d) for d in chosen], device=columns.device)
-        pooler = None
-        for chunk in read(model, chosen, dtype):
-            rows = _states(chunk, state, layer)
-            if not all_in_order:
-                rows = rows[:, columns]
-            pooler = pooler or Pooler(poolings, sizes, len(columns), rows.dtype)
-            pooler.update(chunk, rows)
-            if loss is not None:
-                loss.update(model, chunk, chosen)
-        if pooler is not None:  # else: documents without bytes
-            result[batch] = pooler.result().cpu().numpy()
-        if keep is not None:
-            keep(batch, result[batch])
-        bar.update(int(sizes.sum()))
-    bar.close()
+    with tqdm(total=sum(lengths), unit="B", unit_scale=True, disable=not verbose) as bar:
+        for batch in length_sorted_batches(lengths, columns.device, batch_bytes):
+            chosen = [documents[i] for i in batch]
+            sizes = torch.tensor([len(d) for d in chosen], device=columns.device)
+            pooler = None
+            for chunk in read(model, chosen, dtype):
+                rows = _states(chunk, state, layer)
+                if not all_in_order:
+                    rows = rows[:, columns]
+                pooler = pooler or Pooler(poolings, sizes, len(columns), rows.dtype)
+                pooler.update(chunk, rows)
+                if loss is not None:
+                    loss.update(model, chunk, chosen)
+            if pooler is not None:  # else: documents without bytes
+                result[batch] = pooler.result().cpu().numpy()
+            if keep is not None:
+                keep(batch, result[batch])
+            bar.update(int(sizes.sum()))
     return result
 
 

@@ -25,7 +25,7 @@ MAX_DOCUMENTS = {"cpu": 512, "cuda": 8192}
 """Most documents side by side, however short: more are no faster, and each has states and gates."""
 
 MAX_STATE_BYTES = {"cpu": 2**24, "cuda": 2**30}
-"""Memory that the states of one layer may take in a chunk: it decides how many steps there are.
+"""Memory for the cell states of one layer in a chunk: it decides how many steps there are.
 
 A chunk's states go through the caches of a CPU; on a GPU, each chunk takes in the weights anew.
 """

@@ -21,6 +21,7 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "int8": torch.int8,
 }
+PRECISIONS = ("auto", *_DTYPES)
 _COMPILED: dict[str, CompiledBackend] = {"cpu": "cpp", "cuda": "cuda"}
 
 
@@ -102,7 +103,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
             "precision='bfloat16'."
         )
     if precision not in _DTYPES:
-        raise ValueError(f"Unknown precision {precision!r}: expected one of {['auto', *_DTYPES]}.")
+        raise ValueError(f"Unknown precision {precision!r}: expected one of {list(PRECISIONS)}.")
     return _DTYPES[precision]
 
 

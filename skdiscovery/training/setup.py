@@ -5,12 +5,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from skdiscovery.nn.model import Config
-from skdiscovery.nn.weights import Weights
+from skdiscovery.nn.weights import Weights, weights_hash
 from skdiscovery.text.corpus import TextCorpus
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 
@@ -72,7 +71,9 @@ def open_checkpoints(
     }
     weights, config = initial or (None, {})
     run |= {
-        "initial_weights": _origin(weights),
+        "initial_weights": "new"
+        if weights is None
+        else f"fitted before ({weights_hash(weights).hex()}), by warm_start",
         "pooling": config.get("pooling"),
         "n_documents": len(corpus),
         "corpus_hash": corpus.fingerprint(),
@@ -86,11 +87,6 @@ def open_checkpoints(
             "resume=True, or give another folder."
         )
     return checkpoints, None, seed
-
-
-def _origin(weights: Weights | None) -> str:
-    """Return what is to tell a run that begins with these weights from one with others."""
-    return "new" if weights is None else f"fitted before ({joblib.hash(weights)}), by warm_start"
 
 
 def _portable_value(value: Any) -> int | float | str | None:
