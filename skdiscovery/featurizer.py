@@ -250,8 +250,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         ndarray of str objects
         """
         check_is_fitted(self)
-        neurons = self.feature_neurons_[: len(self.feature_neurons_) // len(self.pooling_)]
-        names = [f"{p}_{self.state}_{neuron}" for p in self.pooling_ for neuron in neurons]
+        names = [f"{p}_{self.state}_{neuron}" for p in self.pooling_ for neuron in self._neurons()]
         return np.array(names, dtype=object)
 
     def _poolings(self, recommended: str | Sequence[str]) -> tuple[str, ...]:
@@ -265,6 +264,10 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         if len(set(poolings)) < len(poolings):
             raise ValueError(f"Expected each pooling once, got {self.pooling!r}.")
         return poolings
+
+    def _neurons(self) -> np.ndarray:
+        """Return the neurons that are pooled, each once."""
+        return np.split(self.feature_neurons_, len(self.pooling_))[0]
 
     def _vectors(self, documents: list[bytes]) -> np.ndarray:
         """Return the vectors of different documents, from the cache where it has them."""
@@ -298,7 +301,6 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             self.precision,
             self.backend,
         )
-        n_neurons = len(self.feature_neurons_) // len(self.pooling_)
         n_bytes = sum(map(len, documents))
         has_own_loss = "bits_per_byte" in model.config_
         loss = SampledLoss(n_bytes) if has_own_loss and n_bytes >= _FEW_BYTES else None
@@ -307,7 +309,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
             documents,
             dtype,
             poolings=self.pooling_,
-            neurons=self.feature_neurons_[:n_neurons],
+            neurons=self._neurons(),
             state=self.state,
             layer=encoding.check_layer(self.layer, model.config_["n_layers"]),
             batch_bytes=None if self.batch_bytes == "auto" else int(self.batch_bytes),
