@@ -120,7 +120,8 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
         for example to extend a finished run: from that step on the schedule is that of the new
         ones. So may the device, the number of devices and the backend.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the weights of the previous fit.
+        Whether ``fit`` starts from the weights of the previous fit: a new run, which ``resume``
+        continues where those weights are given again.
     random_state : int, RandomState instance or None, default=None
         Seeds the weights, the order of the documents, dropout and the held-out share.
     verbose : int, default=0

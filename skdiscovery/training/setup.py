@@ -13,8 +13,9 @@ from skdiscovery.nn.weights import Weights, weights_hash
 from skdiscovery.text.corpus import TextCorpus
 from skdiscovery.training.checkpoint import CheckpointFolder, Snapshot
 
-# Parameters that may change when a run is resumed: where and how it computes, not what.
-_VARYING = {"device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose"}
+# Parameters that may change when a run is resumed: where and how it computes, not what. What
+# warm_start decides is in the initial weights.
+_VARYING = {"device", "n_devices", "backend", "checkpoint_dir", "resume", "verbose", "warm_start"}
 # And those by which a run is made to go on: for longer, at another pace, against overfitting, or
 # with more of it kept.
 _ADJUSTABLE = {"checkpoint_every", "dropout", "learning_rate", "max_epochs", "max_steps"}
@@ -70,10 +71,9 @@ def open_checkpoints(
         name: _portable_value(value) for name, value in parameters.items() if name not in _VARYING
     }
     weights, config = initial or (None, {})
+    origin = "new" if weights is None else f"{weights_hash(weights).hex()[:16]}, by warm_start=True"
     run |= {
-        "initial_weights": "new"
-        if weights is None
-        else f"fitted before ({weights_hash(weights).hex()}), by warm_start",
+        "initial_weights": origin,
         "pooling": config.get("pooling"),
         "n_documents": len(corpus),
         "corpus_hash": corpus.fingerprint(),

@@ -57,6 +57,26 @@ def fit_until(step, model, monkeypatch):
             model.fit(TEXTS)
 
 
+@pytest.fixture
+def fit_until_ctrl_c(monkeypatch, ctrl_c):
+    """Fit a model, press Ctrl-C in a step, and return it."""
+    update = _Run._step
+
+    def fit(step, model):
+        def interrupted(run, batch):
+            if run.position.step == step - 1:
+                ctrl_c()
+            return update(run, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_Run, "_step", interrupted)
+            model.fit(TEXTS)
+        assert model.n_steps_ == step
+        return model
+
+    return fit
+
+
 def assert_same_weights(model, other):
     assert model.weights_.keys() == other.weights_.keys()
     for name, array in other.weights_.items():
@@ -345,13 +365,21 @@ def test_a_run_from_other_weights_is_another_run(tmp_path, monkeypatch):
     unbroken.set_params(warm_start=True, max_steps=30).fit(TEXTS)
     fit_until(12, starts[0], monkeypatch)
 
-    with pytest.raises(ValueError, match=r"initial_weights was 'fitted .*' and is 'fitted "):
+    with pytest.raises(ValueError, match=r"initial_weights was '\w+, by .*' and is '\w+, by"):
         starts[1].fit(TEXTS)
-    with pytest.raises(ValueError, match=r"initial_weights was 'fitted .*' and is 'new'"):
+    with pytest.raises(ValueError, match=r"initial_weights was '\w+, by .*' and is 'new'"):
         small(tmp_path, warm_start=True, max_steps=30).fit(TEXTS)
     again = small(max_steps=2).fit(TEXTS)
     again.set_params(warm_start=True, checkpoint_dir=tmp_path, resume=True, max_steps=30)
     assert_same_training(again.fit(TEXTS), unbroken)
+
+
+def test_an_interrupted_model_would_begin_another_run_by_warm_start(tmp_path, fit_until_ctrl_c):
+    model = fit_until_ctrl_c(9, small(tmp_path, warm_start=True))
+    with pytest.raises(ValueError, match=r"was 'new' and is '[0-9a-f]{16}, by warm_start=True'"):
+        model.fit(TEXTS)
+    model.set_params(warm_start=False)
+    assert_same_weights(model.fit(TEXTS), small().fit(TEXTS))
 
 
 def test_a_run_is_not_overwritten_by_another(tmp_path, monkeypatch):
@@ -418,19 +446,9 @@ def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("step", [12, 14], ids=["between_validations", "at_a_validation"])
-def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(step, tmp_path, monkeypatch, ctrl_c):
-    make_step = _Run._step
+def test_ctrl_c_leaves_a_checkpoint_of_the_step_under_way(step, tmp_path, fit_until_ctrl_c):
+    fit_until_ctrl_c(step, small(tmp_path))
 
-    def interrupted(run, batch):
-        if run.position.step == step - 1:
-            ctrl_c()
-        return make_step(run, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_step", interrupted)
-        model = small(tmp_path).fit(TEXTS)
-
-    assert model.n_steps_ == step
     assert sorted(tmp_path.glob("step-*"))[-1].name == f"step-{step:012}.safetensors"
     resumed, unbroken = small(tmp_path).fit(TEXTS), small().fit(TEXTS)
     assert_same_weights(resumed, unbroken)
