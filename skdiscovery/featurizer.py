@@ -104,6 +104,11 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     --------
     SentimentNeuronClassifier : Finds the neurons among the columns that track a label.
 
+    Notes
+    -----
+    As with all that computes with torch: once it has done so on several threads of a CPU, a fork
+    of the process hangs where it computes. Start workers by "spawn" or joblib's "loky".
+
     References
     ----------
     .. [1] Radford, Jozefowicz, Sutskever, "Learning to Generate Reviews and Discovering

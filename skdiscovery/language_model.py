@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdiscovery.fitted_language_model import FittedLanguageModel
 from skdiscovery.inference import encoding
 from skdiscovery.nn import Architecture
-from skdiscovery.nn.model import Config
+from skdiscovery.nn.model import Config, make_config
 from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash
 from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import StoredDtype, write_model
@@ -559,16 +559,15 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
 
     def _keep(self, trainer: Trainer, goes_on: bool) -> None:
         """Be fitted with what the trainer has."""
-        config = {
-            **asdict(self._architecture()),
-            "preprocessor": self.preprocessor,
-            "n_steps": trainer.n_steps,
-            "n_bytes_seen": trainer.n_bytes,
-        }
-        if goes_on and "pooling" in self.config_:
-            config["pooling"] = self.config_["pooling"]
-        if validations := trainer.validations_of_run():
-            config["bits_per_byte"] = validations[-1]["bits_per_byte"]
+        validations = trainer.validations_of_run()
+        config = make_config(
+            self._architecture(),
+            self.preprocessor,
+            n_steps=trainer.n_steps,
+            n_bytes_seen=trainer.n_bytes,
+            pooling=self.config_.get("pooling") if goes_on else None,
+            bits_per_byte=validations[-1]["bits_per_byte"] if validations else None,
+        )
         self._set_fitted(
             folded_weights(trainer.model), config, trainer.history, trainer.validation_history
         )

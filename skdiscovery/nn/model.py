@@ -1,7 +1,7 @@
 """The language model: embedding, a stack of recurrent layers, and a head over the 256 bytes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -32,6 +32,26 @@ class Architecture:
     def from_config(cls, config: Config) -> Self:
         """Return the architecture of the model that a configuration is of."""
         return cls(**{field.name: config[field.name] for field in fields(cls)})
+
+
+def make_config(
+    architecture: Architecture,
+    preprocessor: Any,
+    *,
+    n_steps: int = 0,
+    n_bytes_seen: int = 0,
+    pooling: list[str] | str | None = None,
+    bits_per_byte: float | None = None,
+) -> Config:
+    """Return the configuration of a model; what is not known of it is left out."""
+    optional = {"pooling": pooling, "bits_per_byte": bits_per_byte}
+    return {
+        **asdict(architecture),
+        "preprocessor": preprocessor,
+        "n_steps": n_steps,
+        "n_bytes_seen": n_bytes_seen,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
 
 
 class Dropout(nn.Module):

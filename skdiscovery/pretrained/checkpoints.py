@@ -1,7 +1,6 @@
 """What training leaves on its way, as a model: a checkpoint of ``fit(checkpoint_dir=...)``."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,11 +8,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from skdiscovery.nn import Architecture, ByteLanguageModel
-from skdiscovery.nn.model import Config, WeightNorm
+from skdiscovery.nn.model import Config, WeightNorm, make_config
 from skdiscovery.nn.weights import Weights, folded_weights
 from skdiscovery.pretrained.format import check_config
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.training.checkpoint import DamagedError, Snapshot, read_checkpoint
+from skdiscovery.training.history import rows_after
 
 _MODEL = "model."  # what the names of the model's own arrays begin with
 
@@ -55,19 +55,16 @@ def import_checkpoint(path: Path) -> ImportedModel:
 def _config(run: Config, snapshot: Snapshot) -> Config:
     """Return the configuration of the model, as its file would have it."""
     values = snapshot.values
-    config = {
-        **asdict(Architecture.from_config(run)),
-        "preprocessor": run["preprocessor"],
-        "n_steps": values["n_steps"],
-        "n_bytes_seen": values["n_bytes"],
-    }
-    if run["pooling"] is not None:  # what the model that it began with recommends
-        config["pooling"] = run["pooling"]
     n_steps_before = values["n_steps"] - values["step"]  # of the runs that this one went on from
-    for row in values["validation_history"][-1:]:
-        if row["step"] > n_steps_before:
-            config["bits_per_byte"] = row["bits_per_byte"]
-    return config
+    validations = rows_after(n_steps_before, values["validation_history"])
+    return make_config(
+        Architecture.from_config(run),
+        run["preprocessor"],
+        n_steps=values["n_steps"],
+        n_bytes_seen=values["n_bytes"],
+        pooling=run["pooling"],
+        bits_per_byte=validations[-1]["bits_per_byte"] if validations else None,
+    )
 
 
 def _weights(

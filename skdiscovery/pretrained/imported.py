@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 
-from skdiscovery.nn.model import Architecture, Config
+from skdiscovery.nn.model import Architecture, Config, make_config
 from skdiscovery.nn.weights import Weights
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -42,10 +41,7 @@ def imported_model(
             f"{os.fspath(path)!r} has values that are no finite numbers, in what is here "
             f"{listed(broken)}: it is damaged, or its training had diverged."
         )
-    config = asdict(architecture) | {
-        "preprocessor": preprocessor, "n_steps": 0, "n_bytes_seen": 0
-    }  # fmt: skip
-    return ImportedModel(system, weights, config)
+    return ImportedModel(system, weights, make_config(architecture, preprocessor))
 
 
 def fold_weight_norm(direction: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -16,6 +16,11 @@ HISTORY_COLUMNS = [*VALIDATION_HISTORY_COLUMNS, "learning_rate", "grad_norm", "b
 Row = dict[str, float]
 
 
+def rows_after(step: int, history: list[Row]) -> list[Row]:
+    """Return the rows of a history that are of later steps."""
+    return [row for row in history if row["step"] > step]
+
+
 def in_both_units(loss: float) -> Row:
     """Return a loss in nats per byte, and in bits per byte."""
     return {"loss": loss, "bits_per_byte": loss / math.log(2)}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skdiscovery.nn import ByteLanguageModel
 from skdiscovery.training.checkpoint import Snapshot
-from skdiscovery.training.history import Row
+from skdiscovery.training.history import Row, rows_after
 from skdiscovery.training.optimization import make_optimizer
 from skdiscovery.training.plan import TrainingPlan
 
@@ -53,7 +53,7 @@ class Trainer:
 
     def validations_of_run(self) -> list[Row]:
         """Return the rows of the validation history that are not of a run before the last one."""
-        return [row for row in self.validation_history if row["step"] > self.n_steps_before]
+        return rows_after(self.n_steps_before, self.validation_history)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return weights, optimizer and histories, as tensors and JSON-able values."""
