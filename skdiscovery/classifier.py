@@ -316,8 +316,9 @@ class SentimentNeuronClassifier(LinearClassifierMixin, BaseEstimator):
 def _weight_per_class(class_weight, classes, y, sample_weight):
     """Return the weight of each of `classes` that the parameter `class_weight` asks for."""
     if isinstance(class_weight, dict):  # scikit-learn's error does not name what is unknown
-        unknown = [label for label in class_weight if label not in set(classes.tolist())]
-        left_out = [label for label in classes.tolist() if label not in class_weight]
+        labels = classes.tolist()
+        unknown = [label for label in class_weight if label not in labels]
+        left_out = [label for label in labels if label not in class_weight]
         if unknown and left_out:
             raise ValueError(
                 f"class_weight has weights for {unknown}, which y has not, and none for "
