@@ -25,6 +25,7 @@ from skdiscovery import (
     plot_heatmap,
 )
 from skdiscovery.datasets import load_reviews
+from skdiscovery.files import whole_file
 from skdiscovery.plotting import extreme_texts
 
 WIDTH = 100
@@ -35,26 +36,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the list and save the picture."""
     parser = make_parser()
     options = parser.parse_args(argv)
-    texts, is_positive = load_reviews(return_X_y=True)
-    labels = np.where(is_positive, "positive", "negative")
     with TemporaryDirectory() as memory:  # the reviews are read once, for three uses
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device, memory=memory)
         pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
         try:
             check_is_picture(options.output)
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            pipeline.fit(texts, labels)
-            table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
+            with whole_file(options.output) as file:  # which says at once if it cannot be written
+                texts, is_positive = load_reviews(return_X_y=True)
+                labels = np.where(is_positive, "positive", "negative")
+                pipeline.fit(texts, labels)
+                table = extreme_texts(
+                    pipeline, texts, neuron=options.neuron, n_texts=options.n_texts
+                )
+                neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
+                column = picked if options.neuron is None else np.argmax(neurons == options.neuron)
+                print_list(table, labels, neurons[column])
+                draw(pipeline, int(column), table, texts, labels).savefig(file, dpi=150)
         except (OSError, ValueError) as error:
             parser.error(str(error))
-        neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
-        column = int(picked if options.neuron is None else np.argmax(neurons == options.neuron))
-        for tail, rows in table.groupby("tail", sort=False):
-            print(f"neuron {neurons[column]}, {tail} values")
-            for position, row in rows.iterrows():
-                print(f"  {row['value']:+.3f} {labels[position]}: {row['text']}")
-        draw(pipeline, column, table, texts, labels).savefig(options.output, dpi=150)
     print(options.output)
+
+
+def print_list(table: pd.DataFrame, labels: np.ndarray, neuron: int) -> None:
+    """Print the texts of both ends, with their labels and the neuron's values."""
+    for tail, rows in table.groupby("tail", sort=False):
+        print(f"neuron {neuron}, {tail} values")
+        for value, label, text in zip(rows["value"], labels[rows.index], rows["text"], strict=True):
+            print(f"  {value:+.3f} {label}: {text}")
 
 
 def check_is_picture(path: Path) -> None:

@@ -34,26 +34,39 @@ from distributed import Client, LocalCluster, as_completed
 
 from skdiscovery import MLSTMFeaturizer, transform_to_npy
 from skdiscovery.files import remove_unfinished
+from skdiscovery.inference.pooling import POOLINGS
+from skdiscovery.pretrained import find_model
 from skdiscovery.text.readers import Reader
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    options = _parser().parse_args(arguments)
-    refuse_namesakes(options.files)  # here, before a cluster is started, and not only below
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:  # before a cluster is started
+        refuse_namesakes(options.files)
+        find_model(options.language_model)
+        for file in options.files:
+            file.open().close()
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     pooling = options.pooling if len(options.pooling) > 1 else options.pooling[0]
     featurizer = MLSTMFeaturizer(options.language_model, pooling=pooling, device=options.device)
     reader = Reader(text_key=options.text_key)
     # A thread per worker, for the products of one text's batch already take all that a core has.
     cluster = options.scheduler or LocalCluster(threads_per_worker=1, n_workers=options.n_workers)
-    with Client(cluster) as client:
-        print(f"{len(options.files)} files; {client}")
-        for target, n_documents in featurize(
-            client, options.files, options.folder, featurizer, reader
-        ):
-            print(f"{target}: {n_documents} documents", flush=True)
-    if not options.scheduler:
-        cluster.close()
+    try:
+        with Client(cluster) as client:
+            print(f"{len(options.files)} files; {client}")
+            for target, n_documents in featurize(
+                client, options.files, options.folder, featurizer, reader
+            ):
+                print(f"{target}: {n_documents} documents", flush=True)
+    except ExceptionGroup as failed:
+        parser.exit(1, "".join(f"error: {error}\n" for error in failed.exceptions))
+    finally:
+        if not options.scheduler:
+            cluster.close()
 
 
 def featurize(
@@ -65,7 +78,8 @@ def featurize(
 ) -> Iterator[tuple[Path, int]]:
     """Write the features of all files; yield each file's, and its number of rows, when done.
 
-    Files of features that are there already are not made again.
+    Files of features that are there already are not made again. Those that fail do not keep others
+    from being read; their errors are raised in the end.
     """
     refuse_namesakes(files)
     folder = Path(folder).absolute()
@@ -80,9 +94,15 @@ def featurize(
     written = client.map(
         write_features, missing.values(), missing, featurizer=loaded, reader=reader, pure=False
     )
+    errors = []
     for future in as_completed(written):
-        yield future.result()
+        if future.status == "error":
+            errors.append(future.exception())
+        else:
+            yield future.result()
     remove_unfinished(folder)  # of workers that died
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(files)} files", errors)
 
 
 def refuse_namesakes(files: Sequence[Path]) -> None:
@@ -121,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, required=True, help="where the features go")
     parser.add_argument("--text-key", default="sentence", help="column or key of the texts")
     parser.add_argument("--language-model", default="default", help="a name or a file")
-    parser.add_argument("--pooling", nargs="+", default=["auto"], help="auto, last, mean, max")
+    poolings = ("auto", *POOLINGS)
+    parser.add_argument(
+        "--pooling", nargs="+", choices=poolings, default=["auto"], help="of states over the bytes"
+    )
     parser.add_argument("--device", default="auto", help="device of each worker")
     parser.add_argument(
         "--scheduler", help="address of a running cluster; else one of this machine"

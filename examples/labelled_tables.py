@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pretrain import PARTS, split_shares
 from regressions import Parts
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import type_of_target
 
 from skdiscovery.datasets import fetch_sst2
 from skdiscovery.text.labels import Label, as_numbers, is_missing
@@ -98,8 +98,12 @@ def labels_of(tables: Parts, options: argparse.Namespace) -> Parts:
         raise ValueError(f"--train: two labels are needed, and every one is {y['train'][0]}")
     if options.binarize_labels:
         y = binarized(y)
-    for labels in y.values():
-        check_classification_targets(labels)
+    for part, labels in y.items():
+        if type_of_target(labels) == "continuous":
+            raise ValueError(
+                f"--{part}: expected classes, got fractions such as {labels[labels % 1 != 0][0]}: "
+                "--binarize-labels?"
+            )
     for part in y:
         if set(y[part].tolist()).isdisjoint(y["train"].tolist()):
             raise ValueError(

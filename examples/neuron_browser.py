@@ -20,6 +20,7 @@ from sklearn.utils import resample
 
 from skdiscovery import MLSTMFeaturizer, SentimentNeuronClassifier, TextCorpus
 from skdiscovery.datasets import load_reviews
+from skdiscovery.files import whole_file
 from skdiscovery.plotting import neuron_browser_html
 
 
@@ -31,29 +32,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.n_texts < 1:
             raise ValueError(f"--n-texts: expected 1 or more, got {options.n_texts}")
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        texts, labels = read_texts(options)
-        featurizer = MLSTMFeaturizer(options.language_model, device=options.device).fit()
-        model = featurizer
-        if labels is not None:
-            classifier = SentimentNeuronClassifier(random_state=options.seed)
-            model = make_pipeline(featurizer, classifier).fit(texts, labels)
-        shown = np.arange(len(texts))
-        if len(texts) > options.n_texts:
-            shown = resample(
-                shown, replace=False, n_samples=options.n_texts,
-                random_state=options.seed, stratify=labels,
-            )  # fmt: skip
-        page = neuron_browser_html(
-            model,
-            [texts[i] for i in shown],
-            None if labels is None else labels[shown],
-            n_neurons=options.n_neurons,
-            max_characters=options.max_characters,
-        )
+        with whole_file(options.output) as file:  # which says at once if it cannot be written
+            page, n_texts = make_page(options)
+            file.write_text(page, encoding="utf-8")
     except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
-    options.output.write_text(page, encoding="utf-8")
-    print(f"{options.output}: {len(shown)} texts, {len(page) / 1e6:.1f} MB; open it in a browser")
+    print(f"{options.output}: {n_texts} texts, {len(page) / 1e6:.1f} MB; open it in a browser")
+
+
+def make_page(options: argparse.Namespace) -> tuple[str, int]:
+    """Return the page, and the number of its texts."""
+    texts, labels = read_texts(options)
+    model = featurizer = MLSTMFeaturizer(options.language_model, device=options.device).fit()
+    if labels is not None:
+        classifier = SentimentNeuronClassifier(random_state=options.seed)
+        model = make_pipeline(featurizer, classifier).fit(texts, labels)
+    shown = np.arange(len(texts))
+    if len(texts) > options.n_texts:
+        shown = resample(
+            shown, replace=False, n_samples=options.n_texts,
+            random_state=options.seed, stratify=labels,
+        )  # fmt: skip
+    page = neuron_browser_html(
+        model,
+        [texts[i] for i in shown],
+        None if labels is None else labels[shown],
+        n_neurons=options.n_neurons,
+        max_characters=options.max_characters,
+    )
+    return page, len(shown)
 
 
 def read_texts(options: argparse.Namespace) -> tuple[list[str], np.ndarray | None]:

@@ -45,6 +45,7 @@ from skdiscovery.text.preprocessing import PREPROCESSORS
 from skdiscovery.text.readers import FORMATS
 from skdiscovery.text.splitting import normalized_proportions
 from skdiscovery.training.distribution import count_devices, n_launched
+from skdiscovery.training.lanes import Lanes
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = PARTS[1:]
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lm = make_language_model(options)
         parts = read_parts(options, lm.preprocessor)
         if not options.evaluate_only:
-            set_limits(lm, options, parts["train"].n_bytes)
+            set_limits(lm, options, parts["train"])
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if not options.evaluate_only:
@@ -175,15 +176,15 @@ def widen(lm: ByteMLSTMLanguageModel, hidden_size: int, seed: int) -> None:
     lm.config_ |= {"hidden_size": hidden_size}
 
 
-def set_limits(lm: ByteMLSTMLanguageModel, options: argparse.Namespace, n_bytes: int) -> None:
-    """Set how long to train on text of so many bytes."""
+def set_limits(lm: ByteMLSTMLanguageModel, options: argparse.Namespace, corpus: TextCorpus) -> None:
+    """Set how long to train on the corpus."""
     n_steps, n_megabytes, n_epochs = options.max_steps, options.n_megabytes, options.max_epochs
     if n_megabytes is not None:
         if not 0 < n_megabytes < math.inf:
             raise ValueError(f"--n-megabytes: expected a number above 0, got {n_megabytes:g}")
-        length = lm.seq_length if lm.seq_length > 0 else n_bytes // max(1, -lm.seq_length)
-        # Of at least a byte: what is out of range is for fit to refuse.
-        n_steps = max(1, round(1e6 * n_megabytes / max(1, lm.batch_size * length)))
+        # What is out of range is for fit to refuse.
+        lanes = Lanes(corpus, max(1, lm.batch_size), lm.seq_length or 1, lm.persist_state)
+        n_steps = max(1, round(1e6 * n_megabytes * lanes.n_batches / corpus.n_bytes))
     if n_epochs is None:  # where steps are the limit, epochs must not be: each has a step at least
         n_epochs = 1 if n_steps is None else max(1, n_steps)
     lm.set_params(max_steps=n_steps, max_epochs=n_epochs)
@@ -282,7 +283,8 @@ def write_results(
     device = resolve_device(lm.device)
     precision = str(resolve_precision(lm.precision, device)).removeprefix("torch.")
     n_devices = n_launched() or count_devices(lm.n_devices, device, lm.batch_size)
-    speed = lm.history_["bytes_per_second"].median()
+    # Without a row if Ctrl-C was quick.
+    speed = 0.0 if lm.history_.empty else lm.history_["bytes_per_second"].median()
     results = {
         "bits_per_byte": bits_per_byte,
         "n_steps": lm.n_steps_,

@@ -127,8 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     search = search_l1(X, y, min(max(N_PLOTTED, k), len(names)), options.seed)
     everything, top = search.all_neurons_, search.neuron_indices_
     report("all_neurons", everything, X, y, folder, C=search.C)
-    if search.coef_.any():
-        printed, pooling = ", ".join(names[top[: max(N_PRINTED, k)]]), featurizer.pooling_
+    used = top[linear_terms(everything)[0][:, top].any(axis=0)]
+    if len(used):
+        printed, pooling = ", ".join(names[used[: max(N_PRINTED, k)]]), featurizer.pooling_
         pooled = "" if pooling == ("last",) else f" ({' and '.join(pooling)})"
         print(f"neuron(s) {printed} are top sentiment neurons{pooled}")
     else:
@@ -140,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     save_neurons(featurizer, search, few, k, folder)
     part = "test" if "test" in y else "train"
-    draw_neurons(X[part][:, top[:N_PLOTTED]], y[part], names[top[:N_PLOTTED]], folder)
+    drawn = used[:N_PLOTTED]
+    draw_neurons(X[part][:, drawn], y[part], names[drawn], folder)
     draw_weights(search, names, folder)
     if results:
         part = "test" if "test" in tables else "train"
@@ -352,8 +354,10 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     kinds = "csv, tsv, json, jsonl, or one of these compressed with gz, bz2 or xz"
     add("--train", type=Path, help=f"training set: {kinds}. Default: SST-2, as for the next two")
-    add("--valid", type=Path, help="validation set, likewise. Without: C by training accuracy")
-    add("--test", type=Path, help="test set, likewise")
+    instead = "Without, the training set stands for it"
+    add("--valid", type=Path, help=f"validation set, likewise. {instead}")
+    instead = "Without, or without its labels, the validation set stands for it"
+    add("--test", type=Path, help=f"test set, likewise. {instead}")
     add("--split", help="shares of --train for training, validation and test; files replace theirs")
     add("--text-key", default="sentence", help="column of the texts")
     add("--label-key", default="label", help="column of the labels, of two classes or more")

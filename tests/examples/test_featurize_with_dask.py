@@ -93,12 +93,35 @@ def test_a_file_that_is_new_among_others_gets_its_own_features(
     assert_features(folder, files[:3], featurizer)
 
 
-def test_two_files_of_one_name_are_refused_before_any_work(script, tmp_path):
-    files = [f"{tmp_path}/{name}" for name in ("a/x.csv", "b/x.csv", "b/x.csv.gz")]
-    with pytest.raises(ValueError, match=r"a/x\.csv and .*b/x\.csv would have one file") as raised:
-        script.main([*files, "--folder", str(tmp_path / "features")])
-    assert "x.csv.gz" not in str(raised.value)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a/x.csv", "b/x.csv", "b/x.csv.gz"], "a/x.csv and b/x.csv would have one file"),
+        (["x.csv"], "No such file or directory: 'x.csv'"),
+        (["x.csv", "--language-model=nowhere"], "No language model 'nowhere'"),
+        (["x.csv", "--pooling=men"], "invalid choice: 'men'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_cluster_is_started(
+    script, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "LocalCluster", None)
+    with pytest.raises(SystemExit, match="2"):
+        script.main([*arguments, "--folder=features"])
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "features").exists()
+
+
+def test_a_file_that_fails_does_not_keep_others_from_being_read(
+    script, client, files, featurizer, tmp_path
+):
+    files[0].write_text("no JSON\n")
+    folder = tmp_path / "features"
+    with pytest.raises(ExceptionGroup, match="1 of 3 files") as raised:
+        list(script.featurize(client, files[:3], folder, featurizer, Reader()))
+    assert "reviews-0.jsonl, line 1" in str(raised.value.exceptions[0])
+    assert_features(folder, files[1:3], featurizer)
 
 
 def test_a_worker_that_is_killed_half_way_loses_nothing(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.utils import Bunch
 
-from skdiscovery import ByteMLSTMLanguageModel
+from skdiscovery import ByteMLSTMLanguageModel, TextCorpus
 from skdiscovery.training.checkpoint import CheckpointFolder
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "pretrain.py"
@@ -230,14 +230,16 @@ def test_every_option_reaches_the_model(script):
         (["--max-steps=70"], 70, 70),
         (["--max-steps=70", "--epochs=3"], 70, 3),
         (["--n-megabytes=0.4"], 200, 200),  # of 20 * 100 bytes
-        (["--n-megabytes=0.4", "--seq-length=-500"], 100, 100),  # of 20 * 200 bytes
+        (["--n-megabytes=0.4", "--seq-length=-500"], 104, 104),  # 4 times, in 26 batches each
+        (["--n-megabytes=0.4", "--seq-length=-2"], 4, 4),  # lanes are shorter than half of it
+        (["--n-megabytes=0.4", "--seq-length=3000"], 8, 8),  # of 20 * 2500 bytes
     ],
 )
 def test_how_long_to_train(script, options, max_steps, max_epochs):
     options = ["--batch-size=20", "--seq-length=100", *options]
     options = script.make_parser().parse_args(options)
     lm = script.make_language_model(options)
-    script.set_limits(lm, options, 100_000)
+    script.set_limits(lm, options, TextCorpus.from_documents([b"x" * 100_000], preprocessor=None))
     assert (lm.max_steps, lm.max_epochs) == (max_steps, max_epochs)
 
 
