@@ -62,6 +62,11 @@ def test_the_mean_of_a_million_steps_is_exact():
     assert float(pooler.result()) == pytest.approx(0.1, rel=1e-6)
 
 
+def test_small_states_count_beside_a_large_sum():
+    trace = np.array([[2.0**24], [1.0], [1.0], [2.0]])
+    assert pool([trace], ["mean"], 1, torch.float32).item() == trace.mean()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_mean_does_not_depend_on_the_chunks(dtype):
     trace = np.random.default_rng(0).uniform(0, 1, (997, 3))

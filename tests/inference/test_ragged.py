@@ -1,6 +1,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,12 @@ def test_batches_of_short_documents_are_of_so_many_at_most():
     assert [len(batch) for batch in batches] == [512, 512, 276]
 
 
+def test_a_gpu_takes_more_documents_and_more_text():
+    gpu = torch.device("cuda")
+    assert [len(batch) for batch in length_sorted_batches([3] * 9000, gpu)] == [8192, 808]
+    assert [len(batch) for batch in length_sorted_batches([2**16] * 20, gpu)] == [16, 4]
+
+
 def test_a_long_document_does_not_multiply_the_memory_of_its_neighbours(model, make_documents):
     documents = make_documents([200_000] + [10] * 200)
     tracemalloc.start()
@@ -98,6 +105,15 @@ def test_a_model_in_training_is_read_without_dropout(make_documents):
     one, other = (next(read(model, documents, torch.float32)).top for _ in range(2))
     assert torch.equal(one, other)
     assert one.ne(0).all()
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot flush")
+def test_states_too_small_for_normal_numbers_are_zero():
+    model = ByteLanguageModel(Architecture(6, 4))
+    for name, parameter in model.named_parameters():
+        torch.nn.init.constant_(parameter, 1e-39 if name.endswith("bias") else 0)
+    (chunk,) = read(model, [b"ab"], torch.float32)
+    assert not chunk.traces[0][1].any()
 
 
 def test_a_device_of_another_kind_has_the_limits_of_a_cpu():

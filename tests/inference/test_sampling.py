@@ -212,3 +212,9 @@ def test_bytes_less_likely_than_float32_can_tell_are_drawn():
     logits[0, :3] = torch.tensor([0.0, -20.0, -20.0])
     uniforms = torch.tensor([1 - 1e-9], dtype=torch.float64)
     assert _draw(logits, 1.0, None, uniforms).tolist() == [2]
+
+
+def test_the_first_of_all_draws_is_a_byte_that_can_be():
+    logits = torch.full((1, 256), -torch.inf)
+    logits[0, 7:9] = 0
+    assert _draw(logits, 1.0, None, torch.zeros(1, dtype=torch.float64)).tolist() == [7]

@@ -110,6 +110,8 @@ def test_labels_are_aligned_with_documents(source, cache, options, expected):
         (["+", "-", "N/A"], ["+", "-", ""]),
         (["1", "-nan", "+NaN"], [1, -1, -1]),
         (["1", " NA ", " "], [1, -1, -1]),
+        (["1", "null", "NULL"], [1, -1, -1]),
+        (["some", "none", "missing"], ["some", "none", "missing"]),
         ([1, 10**400], ["1", str(10**400)]),
     ],
 )
@@ -497,6 +499,15 @@ def test_files_that_do_not_belong_together_are_refused(source, cache, name):
     np.save(folder / name, other[name])
     with pytest.raises(ValueError, match="is damaged: remove the folder"):
         TextCorpus.from_file(source, **options)
+
+
+def test_documents_longer_than_their_offsets_are_refused(source, cache):
+    TextCorpus.from_file(source, cache_dir=cache)
+    (folder,) = folders(cache)
+    with (folder / "documents.bin").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="is damaged: remove the folder"):
+        TextCorpus.from_file(source, cache_dir=cache)
 
 
 def test_nobody_can_write_to_a_corpus_on_disk(source, cache):

@@ -46,6 +46,7 @@ REVIEWS = [
     ("a<BR>b</P >c", b"a b c"),
     ("<a href=\"x.html?a=1>0\" class='k'>link</a>", b"link"),
     ("<!-- a comment --><!DOCTYPE html>text", b"text"),
+    ("one <!-- a comment --> two <!-- and another --> three", b"one two three"),
     ("I &amp; you &lt;3 it", b"I & you <3 it"),
     ("&amp;lt;b&amp;gt;", b""),
     ("a&amp;amp;amp;b", b"a&b"),

@@ -83,6 +83,32 @@ def test_plain_text_is_a_document_per_line(write, compression):
     assert read(path) == [("one", None), ("", None), ("NA", None), ("thré", None)]
 
 
+@pytest.mark.parametrize("name", ["A.JSONL", "a.JsonL.gz", "a.jsonl.GZ"])
+def test_extensions_are_known_in_any_case(write, name):
+    content = as_lines(DOCUMENTS).encode()
+    path = write(name, gzip.compress(content) if name.lower().endswith(".gz") else content)
+    assert read(path) == [(text, None) for text, _ in DOCUMENTS]
+
+
+def test_blanks_at_the_end_of_a_line_are_text(write):
+    assert read(write("a.txt", "one \n \n\ttwo\t")) == [
+        ("one ", None),
+        (" ", None),
+        ("\ttwo\t", None),
+    ]
+
+
+def test_blank_lines_of_a_csv_file_are_no_records(write):
+    path = write("a.csv", "sentence,label\none,1\n\ntwo,2\r\n\r\n\n")
+    assert read(path, label_key="label") == [("one", "1"), ("two", "2")]
+
+
+def test_a_label_of_json_is_what_it_is_there(write):
+    labels = [0.5, 2, "good", True, None]
+    path = write("a.jsonl", as_lines([("text", label) for label in labels]))
+    assert [label for _, label in read(path, label_key="label")] == labels
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_named_format_wins_over_the_extension(write, format):
     content = "one\n" if format == "txt" else WRITERS[format]([("one", 1)])
@@ -104,7 +130,8 @@ def test_a_byte_order_mark_is_no_text(write):
         write("a.json", '\ufeff[{"sentence": "one"}]'),
         write("a.txt", "\ufeffone"),
     ):
-        assert read(path) == [("one", None)]
+        for encoding in ("utf-8", "UTF8", "utf_8"):
+            assert read(path, encoding=encoding) == [("one", None)]
 
 
 def test_options_say_how_to_read(write):
@@ -141,6 +168,15 @@ def test_a_mark_before_and_a_cut_at_the_end_are_seen(write, content, where):
 def test_a_very_long_text_is_read(write, name):
     text = "long " * 200_000
     assert read(write(name, WRITERS[name[2:]]([(text, 1)]))) == [(text, None)]
+
+
+def test_the_longest_field_of_csv_never_gets_shorter(write):
+    before = csv.field_size_limit(2**30)
+    try:
+        read(write("a.csv", as_csv(DOCUMENTS)))
+        assert csv.field_size_limit() == 2**30
+    finally:
+        csv.field_size_limit(before)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +240,14 @@ def test_bad_records_are_skipped_and_counted_once(write, caplog):
     assert "a.jsonl, line 2: not JSON" in record.getMessage()
 
 
-def test_keys_are_not_kept_where_no_label_is_asked_for(tmp_path):
+@pytest.mark.parametrize("label_key", [None, "label"])
+def test_keys_are_not_kept_where_no_label_is_sought(tmp_path, label_key):
     path = tmp_path / "reviews.jsonl"
-    lines = (json.dumps({"sentence": "Good.", f"key {k:0100}": 1}) for k in range(20_000))
+    record = {"sentence": "Good.", "label": 1}
+    lines = (json.dumps(record | {f"key {k:0100}": 1}) for k in range(20_000))
     path.write_text("\n".join(lines))
     tracemalloc.start()
-    assert sum(1 for _ in Reader().read([path])) == 20_000
+    assert sum(1 for _ in Reader(label_key=label_key).read([path])) == 20_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2e6
