@@ -38,6 +38,13 @@ def test_own_folder_needs_no_cache(own_folder, tmp_path):
     assert not home.exists()
 
 
+def test_own_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(DATA_VARIABLE, "~/own")
+    path = write(tmp_path / "own")
+    assert locate(NAME, fill_cache=refuse, data_home=None, download_if_missing=True) == path
+
+
 def test_cache_where_own_folder_lacks_the_file(own_folder, tmp_path):
     path = write(tmp_path / "home" / "skdiscovery")
     found = locate(NAME, fill_cache=refuse, data_home=tmp_path / "home", download_if_missing=True)

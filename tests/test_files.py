@@ -67,8 +67,12 @@ def test_threads_that_write_at_once_all_write_whole_files(tmp_path, umask):
     assert names(tmp_path) == ["file"]
 
 
+def is_folder(file):
+    return stat.S_ISDIR(os.fstat(file if isinstance(file, int) else file.fileno()).st_mode)
+
+
 def flush_what_is_open_for_writing(file):
-    if stat.S_ISDIR(os.fstat(file if isinstance(file, int) else file.fileno()).st_mode):
+    if is_folder(file):
         raise OSError(errno.EINVAL, "a folder")
     mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
     if mode == os.O_RDONLY:
@@ -92,6 +96,26 @@ def test_a_file_is_written_where(tmp_path, monkeypatch, function, as_elsewhere):
         temporary.write_bytes(b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert names(tmp_path) == ["file"]
+
+
+def test_the_folder_is_flushed_once_the_file_has_its_name(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: is_folder(file) and flushed.append(names(tmp_path))
+    )
+    with whole_file(tmp_path / "file"):
+        pass
+    assert flushed == [["file"]]
+
+
+def test_a_disk_that_fails_on_the_folder_is_an_error(tmp_path, monkeypatch):
+    def fail(file):
+        if is_folder(file):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"), whole_file(tmp_path / "file"):
+        pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -76,6 +76,10 @@ def mlstm_packed_int8(
         x, mx, symbols, wh.values, None if wmh is None else wmh.values, h0, c0, (sum(sizes),),
         n_sequences=sizes[0], weight_dtype=torch.int8,
     )  # fmt: skip
+    for name, matrix in (("wh", wh), ("wmh", wmh)):
+        if matrix is not None:
+            n_rows = len(matrix.values)
+            check_operand(f"scales of {name}", matrix.scales, (n_rows,), torch.float32, x.device)
     name = "mlstm_packed_int8_torch" if backend == "torch" else "mlstm_packed_int8"
     return getattr(torch.ops.skdiscovery, name)(
         x, mx, symbols, sizes, *wh, *(wmh or (None, None)), h0, c0

@@ -66,7 +66,7 @@ def resolve_backend(backend: str = "auto", device: torch.device = _CPU) -> str:
         If a backend is named that is not available, not for the device, or not known.
     """
     if backend == "auto":
-        backend = os.environ.get(BACKEND_VARIABLE, "auto")
+        backend = os.environ.get(BACKEND_VARIABLE) or "auto"
     if backend not in BACKENDS:
         raise ValueError(
             f"Unknown backend {backend!r}: expected one of {list(BACKENDS)}, as parameter or in "

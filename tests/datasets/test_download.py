@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from skdiscovery.datasets import _download
 from skdiscovery.datasets._download import RemoteFile, download
 
 CONTENT = bytes(range(256)) * 1000
@@ -87,6 +88,17 @@ def test_nobody_answers(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"/gone \(2 attempts\)"):
             download(remote, tmp_path, n_retries=1, delay=0)
     assert files_below(tmp_path) == []
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(_download, "_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = RemoteFile(
+            f"http://127.0.0.1:{silent.getsockname()[1]}/slow", "stored.bin", "sha256", "0" * 64
+        )
+        with pytest.raises(OSError, match=r"/slow \(2 attempts\): timed out"):
+            download(remote, tmp_path, n_retries=1, delay=0)
 
 
 def test_waits_between_attempts(remote, server, tmp_path, monkeypatch):

@@ -92,6 +92,15 @@ def test_log_likelihoods_are_sums_over_bytes_after_the_first(
     np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
+def test_the_logits_of_few_bytes_are_there_at_once(model, make_documents, monkeypatch):
+    sizes = []
+    head = model.head.forward
+    monkeypatch.setattr(model.head, "forward", lambda rows: sizes.append(len(rows)) or head(rows))
+    encoding.log_likelihoods(model, make_documents([20_000, 20_000]), torch.float64)
+    assert sum(sizes) == 39_998
+    assert max(sizes) <= 2**14
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_bfloat16_states_become_float32_features(

@@ -4,8 +4,9 @@ import torch
 from skdiscovery.inference.loading import load_model
 from skdiscovery.nn import Architecture, ByteLanguageModel
 from skdiscovery.nn.weights import folded_weights
+from skdiscovery.ops import Int8Matrix
 
-ARCHITECTURE = Architecture(6, 4)
+ARCHITECTURE = Architecture(6, 4, n_layers=2)
 WEIGHTS = folded_weights(ByteLanguageModel(ARCHITECTURE).initialise(torch.Generator()))
 
 
@@ -30,6 +31,17 @@ def test_precision_on_the_cpu(precision, dtype, parameters):
         weights = torch.from_numpy(WEIGHTS[name])
         assert torch.equal(tensor, weights.to(tensor.dtype))
         assert (tensor.data_ptr() == weights.data_ptr()) == (tensor.dtype == torch.float32)
+
+
+def test_int8_on_the_cpu_rounds_the_recurrent_matrices_of_every_layer():
+    model, states = load(precision="int8")
+    assert states == torch.float32
+    for k, layer in enumerate(model.recurrent_layers):
+        for name, matrix in zip(("wh", "wmh"), layer.int8_matrices, strict=True):
+            expected = Int8Matrix.of(torch.from_numpy(WEIGHTS[f"layers.{k}.{name}"]))
+            assert torch.equal(matrix.values, expected.values)
+            assert torch.equal(matrix.scales, expected.scales)
+    assert all(layer.int8_matrices is None for layer in load()[0].recurrent_layers)
 
 
 def test_what_is_not_there_is_refused():

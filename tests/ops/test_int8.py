@@ -156,9 +156,17 @@ def test_opcheck(backend, cell, form):
             {"wh": Int8Matrix(torch.zeros(16, 4), torch.zeros(16))},
             "wh of dtype torch.int8, got torch.float32",
         ),
+        (
+            {"wh": Int8Matrix(torch.zeros(16, 4, dtype=torch.int8), torch.zeros(1))},
+            r"scales of wh of shape \(16,\), got \(1,\)",
+        ),
+        (
+            {"wmh": Int8Matrix(torch.zeros(4, 4, dtype=torch.int8), torch.zeros(4).double())},
+            "scales of wmh of dtype torch.float32, got torch.float64",
+        ),
         ({"h0": torch.zeros(3, 5)}, r"h0 of shape \(3, 4\), got \(3, 5\)"),
     ],
-    ids=["x", "batch_sizes", "wh", "h0"],
+    ids=["x", "batch_sizes", "wh", "scales of wh", "scales of wmh", "h0"],
 )
 def test_operands_that_do_not_fit_are_named(change, message):
     names = ("x", "mx", "symbols", "batch_sizes", "wh", "wmh", "h0", "c0")

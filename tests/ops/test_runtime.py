@@ -69,6 +69,8 @@ def test_a_backend_of_another_device_is_refused(kernels, backend, device):
 
 def test_the_environment_says_what_auto_is(kernels, monkeypatch):
     kernels.add("cpp")
+    monkeypatch.setenv(BACKEND_VARIABLE, "")
+    assert resolve_backend("auto") == "cpp"
     monkeypatch.setenv(BACKEND_VARIABLE, "torch")
     assert resolve_backend("auto") == "torch"
     assert resolve_backend("cpp") == "cpp"

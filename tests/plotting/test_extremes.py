@@ -4,7 +4,7 @@ import pytest
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skdiscovery.plotting import extreme_texts
 
@@ -89,6 +89,13 @@ def test_a_classifier_behind_another_step_has_columns_of_its_own(fakes, featuriz
     pipeline.fit(TEXTS, [0, 1, 0, 1, 0])
     with pytest.raises(ValueError, match=r"Which neuron\?"):
         extreme_texts(pipeline, TEXTS)
+
+
+def test_texts_are_listed_as_they_were_given(featurizer):
+    doubled = FunctionTransformer(lambda X: [2 * text for text in X])
+    table = extreme_texts(make_pipeline(doubled, featurizer), TEXTS, neuron=3, n_texts=1)
+    assert table["text"].tolist() == ["seven77", ""]
+    assert table["value"].tolist() == [14, 0]
 
 
 def test_of_an_odd_number_the_high_end_has_one_more(featurizer):

@@ -96,6 +96,12 @@ def test_a_placed_model_has_the_hash_that_lies_beside_it(placed, line):
         find_model("large")
 
 
+def test_a_hash_may_be_in_capitals(placed):
+    digest = hashlib.sha256(placed.read_bytes()).hexdigest()
+    placed.with_name("large.safetensors.sha256").write_text(f"{digest.upper()}\n")
+    assert find_model("large") == placed
+
+
 def test_a_placed_model_is_hashed_once_and_anew_when_it_changes(placed, monkeypatch):
     hashed = []
     sha256_of = shipped.sha256_of

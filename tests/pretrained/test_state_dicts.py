@@ -1,5 +1,6 @@
 import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -289,10 +290,13 @@ def test_what_tells_the_sizes_may_have_any_shape(tmp_path, toy_state_dict, name,
 
 def test_lengths_that_do_not_fit_their_directions_are_named(tmp_path, toy_state_dict):
     state = normed(toy_state_dict(), "wmh.weight")
-    state["rnn.layers.0.wmh.weight_g"] = torch.ones(1, 4)
-    assert_refused(
-        save(state, tmp_path / "m.pt"), r"wmh\.weight_g of shape \(n, 1\), got .*\(1, 4\)"
-    )
+    n_rows = len(state["rnn.layers.0.wmh.weight_v"])
+    for shape in ((1, 4), (n_rows,), (n_rows, 2)):
+        state["rnn.layers.0.wmh.weight_g"] = torch.ones(shape)
+        assert_refused(
+            save(state, tmp_path / "m.pt"),
+            rf"wmh\.weight_g of shape \(n, 1\), got .*{re.escape(str(shape))}",
+        )
 
 
 def test_directions_without_lengths_are_named(tmp_path, toy_state_dict):

@@ -95,6 +95,24 @@ def test_a_pickled_module_is_refused_with_how_to_save_its_tensors(tmp_path):
         read_tensors(path)
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_of_a_gpu_is_read_without_one(tmp_path, is_zip):
+    path = save(STATE, tmp_path / "model.pt", is_zip)
+    of_cpu, of_gpu = (len(name).to_bytes(4, "little") + name for name in (b"cpu", b"cuda:0"))
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        assert any(of_cpu in content for content in contents.values())
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content.replace(of_cpu, of_gpu))
+    else:
+        assert of_cpu in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(of_cpu, of_gpu))
+    for name, array in read_tensors(path).items():
+        np.testing.assert_array_equal(array, STATE[name])
+
+
 def test_only_this_call_takes_command_line_options(tmp_path):
     path = save({"state_dict": STATE, "opt": OPTIONS}, tmp_path / "model.pt")
     read_tensors(path)
