@@ -39,7 +39,7 @@ def history():
 @pytest.fixture
 def validation_history():
     step = np.array([5000, 10_000])
-    return pd.DataFrame({"step": step, "bytes": 1000 * step, "bits_per_byte": [2.3, 2.25]})
+    return pd.DataFrame({"step": step, "bytes": 1000 * step, "bits_per_byte": [2.25, 2.3]})
 
 
 def legend(display):
@@ -57,6 +57,7 @@ def test_init_stores_and_draws_nothing(history, validation_history):
 
 def test_from_estimator_draws_what_was_logged(lm):
     display = LearningCurveDisplay.from_estimator(lm, window=1)
+    assert display.window == 1
     assert display.figure_ is display.ax_.figure
     for line in (display.raw_line_, display.line_):
         np.testing.assert_array_equal(line.get_xdata(), lm.history_["bytes"] / 1e6)
@@ -91,6 +92,7 @@ def test_smoothing_is_a_running_mean_and_the_legend_says_so(history):
 
 
 def test_the_first_fall_leaves_the_picture_and_the_legend_says_from_where(history):
+    history.loc[1, "bits_per_byte"] = 9
     display = LearningCurveDisplay(history).plot()
     low, high = display.ax_.get_ylim()
     assert low < history["bits_per_byte"].min()
@@ -99,7 +101,7 @@ def test_the_first_fall_leaves_the_picture_and_the_legend_says_from_where(histor
 
 
 def test_every_validation_is_in_the_picture(history, validation_history):
-    validation_history.loc[0, "bits_per_byte"] = 7
+    validation_history.loc[1, "bits_per_byte"] = 7
     display = LearningCurveDisplay(history, validation_history).plot()
     assert display.ax_.get_ylim()[1] > 7
     assert "validation, best 2.250" in legend(display)

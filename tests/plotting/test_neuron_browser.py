@@ -81,6 +81,25 @@ def test_shown_are_the_states_after_each_character(featurizer):
     assert not any(text["is_cut"] for text in data["texts"])
 
 
+def test_shown_are_the_states_that_features_are_made_of(featurizer):
+    lm = featurizer.language_model_
+    other = MLSTMFeaturizer(lm, neurons=[7, 2], state="hidden", layer=0, device="cpu").fit()
+    data = data_of(neuron_browser_html(other, ["A lovely film."]))
+    expected = lm.activations(["A lovely film."], neurons=neurons_of(data), state="hidden", layer=0)
+    for neuron, values in zip(data["neurons"], expected[0].T, strict=True):
+        np.testing.assert_allclose(traces_of(neuron)[0], values, atol=0.51 * neuron["step"])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_cut"), [("four", False), ("4 ü!", False), ("fivē!", True), ("😀" * 5, True)]
+)
+def test_a_text_is_cut_after_so_many_characters(featurizer, text, is_cut):
+    (shown,) = data_of(neuron_browser_html(featurizer, [text], max_characters=4))["texts"]
+    assert shown["characters"] == text[:4]
+    assert shown["is_cut"] == is_cut
+    assert shown["n_bytes"] == len(text.encode())
+
+
 def test_values_of_whole_texts_are_the_features(featurizer):
     data = data_of(neuron_browser_html(featurizer, TEXTS, LABELS, n_neurons=5, max_characters=4))
     features = featurizer.transform(TEXTS)
@@ -92,16 +111,21 @@ def test_values_of_whole_texts_are_the_features(featurizer):
     assert all(len(trace) <= 4 for neuron in data["neurons"] for trace in neuron["traces"])
 
 
-def test_no_more_of_a_text_is_read_than_is_shown(featurizer, monkeypatch):
-    asked = []
+def test_no_more_of_a_text_is_read_than_is_shown_and_as_the_featurizer_does(
+    featurizer, monkeypatch
+):
+    asked, precisions = [], []
     activations = ByteMLSTMLanguageModel.activations
 
     def note(self, X, **options):
         asked.extend(X)
+        precisions.append(self.precision)
         return activations(self, X, **options)
 
     monkeypatch.setattr(ByteMLSTMLanguageModel, "activations", note)
-    neuron_browser_html(featurizer, TEXTS, LABELS, max_characters=4)
+    precise = MLSTMFeaturizer(featurizer.language_model_, device="cpu", precision="float64").fit()
+    neuron_browser_html(precise, TEXTS, LABELS, max_characters=4)
+    assert precisions == ["float64"]
     assert asked == [text[:4].encode() for text in TEXTS]
 
 

@@ -3,9 +3,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -402,46 +399,49 @@ def test_resuming_needs_a_folder():
         small(resume=True).fit(TEXTS)
 
 
-def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path):
+# Tries to fit, and is killed; in forks, that torch be imported once.
+KILLED = """
+import os
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_checkpoint import TEXTS, small
+from skdiscovery.training import checkpoint, loop
+
+save_file, clip = checkpoint.save_file, loop.nn.utils.clip_grad_norm_
+
+def save_or_die(tensors, path, metadata):
+    global n_saves
+    n_saves -= 1
+    if n_saves == 0:
+        path.with_name("of a library").write_bytes(b"half a checkpoint")
+        os.kill(os.getpid(), number)
+    save_file(tensors, path, metadata)
+
+def clip_or_die(*arguments):
+    global n_steps
+    n_steps -= 1
+    if n_steps == 0:
+        os.kill(os.getpid(), number)
+    return clip(*arguments)
+
+checkpoint.save_file = save_or_die
+loop.nn.utils.clip_grad_norm_ = clip_or_die
+for n_saves, n_steps, number in eval(sys.argv[3]):
+    if os.fork() == 0:
+        small(sys.argv[2], device="cpu").fit(TEXTS)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_process_killed_at_any_moment_resumes_exactly(tmp_path, run_script):
     """In the middle of writing a checkpoint, and in the middle of a step."""
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        from skdiscovery.training import checkpoint, loop
-        sys.path.insert(0, {folder!r})
-        from test_checkpoint import TEXTS, small
-
-        def die():
-            os.kill(os.getpid(), int(sys.argv[4]))
-
-        save_file, clip = checkpoint.save_file, loop.nn.utils.clip_grad_norm_
-        n_saves, n_steps = int(sys.argv[2]), int(sys.argv[3])
-
-        def save_or_die(tensors, path, metadata):
-            global n_saves
-            n_saves -= 1
-            if n_saves == 0:
-                path.with_name("of a library").write_bytes(b"half a checkpoint")
-                die()
-            save_file(tensors, path, metadata)
-
-        def clip_or_die(*arguments):
-            global n_steps
-            n_steps -= 1
-            return die() if n_steps == 0 else clip(*arguments)
-
-        checkpoint.save_file = save_or_die
-        loop.nn.utils.clip_grad_norm_ = clip_or_die
-        small(sys.argv[1]).fit(TEXTS)
-        """
-    ).format(folder=os.path.dirname(__file__))
-    kill, terminate = signal.SIGKILL, signal.SIGTERM
-    for n_saves, n_steps, number in ((1, 0, kill), (0, 4, kill), (3, 0, terminate), (0, 10, kill)):
-        options = [str(option) for option in (tmp_path, n_saves, n_steps, int(number))]
-        command = [sys.executable, "-c", script, *options]
-        killed = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert killed.returncode == -number, killed.stderr
-    assert_same_training(small(str(tmp_path)).fit(TEXTS), small().fit(TEXTS))
+    kill, terminate = int(signal.SIGKILL), int(signal.SIGTERM)
+    moments = [(1, 0, kill), (0, 4, kill), (3, 0, terminate), (0, 10, kill)]
+    done = run_script(KILLED, os.path.dirname(__file__), tmp_path, moments)
+    assert done.stdout.split() == [str(-number) for *_, number in moments], done.stderr
+    resumed, unbroken = small(tmp_path, device="cpu"), small(device="cpu")
+    assert_same_training(resumed.fit(TEXTS), unbroken.fit(TEXTS))
     assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
 
 
