@@ -36,26 +36,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the list and save the picture."""
     parser = make_parser()
     options = parser.parse_args(argv)
+    try:
+        check_is_picture(options.output)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(options.output) as file:  # which says at once if it cannot be written
+            list_and_draw(options).savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(options.output)
+
+
+def list_and_draw(options: argparse.Namespace) -> Figure:
+    """Print the texts of both ends; return the picture of them."""
+    texts, is_positive = load_reviews(return_X_y=True)
+    labels = np.where(is_positive, "positive", "negative")
     with TemporaryDirectory() as memory:  # the reviews are read once, for three uses
         featurizer = MLSTMFeaturizer(options.language_model, device=options.device, memory=memory)
         pipeline = make_pipeline(featurizer, SentimentNeuronClassifier(random_state=0))
-        try:
-            check_is_picture(options.output)
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(options.output) as file:  # which says at once if it cannot be written
-                texts, is_positive = load_reviews(return_X_y=True)
-                labels = np.where(is_positive, "positive", "negative")
-                pipeline.fit(texts, labels)
-                table = extreme_texts(
-                    pipeline, texts, neuron=options.neuron, n_texts=options.n_texts
-                )
-                neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
-                column = picked if options.neuron is None else np.argmax(neurons == options.neuron)
-                print_list(table, labels, neurons[column])
-                draw(pipeline, int(column), table, texts, labels).savefig(file, dpi=150)
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-    print(options.output)
+        pipeline.fit(texts, labels)
+        table = extreme_texts(pipeline, texts, neuron=options.neuron, n_texts=options.n_texts)
+        neurons, picked = featurizer.feature_neurons_, pipeline[-1].neuron_indices_[0]
+        column = picked if options.neuron is None else np.argmax(neurons == options.neuron)
+        print_list(table, labels, neurons[column])
+        return draw(pipeline, int(column), table, texts, labels)
 
 
 def print_list(table: pd.DataFrame, labels: np.ndarray, neuron: int) -> None:

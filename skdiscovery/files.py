@@ -40,12 +40,16 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         mode = S_IMODE(temporary.stat().st_mode)
         try:
             yield temporary
+            temporary.chmod(mode)
+            with open(temporary, "rb+") as file:  # Windows flushes only what is open for writing
+                os.fsync(file)
+            os.replace(temporary, path)
         except SafetensorError as error:
             raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
-        temporary.chmod(mode)
-        with open(temporary, "rb+") as file:  # Windows flushes only what is open for writing
-            os.fsync(file)
-        os.replace(temporary, path)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                error.filename = os.fspath(path)  # of what is written, the system names nothing
+            raise
     _flush_folder(path.parent)
 
 

@@ -133,10 +133,10 @@ def test_a_kill_leaves_what_was_there_and_nothing_that_lasts(tmp_path, fork, num
     assert names(tmp_path) == [".hidden", "file"]
 
 
-def test_a_full_disk_leaves_what_was_there(small_disk):
-    folder = small_disk(40_960)
-    (folder / "file").write_bytes(b"old")
-    with pytest.raises(OSError, match="No space left"), whole_file(folder / "file") as temporary:
+def test_a_full_disk_leaves_what_was_there_and_is_said_of_the_file(small_disk):
+    path = (folder := small_disk(40_960)) / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match=f"No space left .*: '{path}'"), whole_file(path) as temporary:
         temporary.write_bytes(bytes(100_000))
     assert (folder / "file").read_bytes() == b"old"
     assert names(folder) == ["file"]

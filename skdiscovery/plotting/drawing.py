@@ -57,7 +57,7 @@ def draw_heatmap(
     ax.set(xlim=(0, width), ylim=(len(rows), 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if colorbar:
-        bar = ax.figure.colorbar(mesh, cax=bar_ax, ax=None if bar_ax else ax, ticks=[vmin, vmax])
+        bar = ax.figure.colorbar(mesh, cax=bar_ax, ticks=[vmin, vmax])
         bar.ax.set_yticklabels([f"{end:.3g}" for end in (vmin, vmax)], fontsize=_CAPTION_FONT_SIZE)
     axes_width, axes_height = np.array(ax.bbox.size) / ax.figure.dpi
     font_size = 72 * min(0.92 * axes_width / width, 0.6 * axes_height / len(rows))
@@ -125,7 +125,6 @@ def _write_symbols(
                 fontsize=font_size,
                 ha="center",
                 va="center_baseline",
-                parse_math=False,
             )
 
 

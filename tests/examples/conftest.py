@@ -87,3 +87,18 @@ def language_model(tmp_path_factory, tables):
     model.config_["pooling"] = "mean"
     model.save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def said_of_a_folder(tiny_model, tmp_path, capsys, monkeypatch):
+    """Run a script of the reviews that ship where its output is a folder; return its error."""
+
+    def run(script):
+        monkeypatch.setattr(script, "load_reviews", None)
+        folder = tmp_path / "taken.png"
+        folder.mkdir()
+        with pytest.raises(SystemExit, match="2"):
+            script.main([f"--language-model={tiny_model}", f"--output={folder}"])
+        return capsys.readouterr().err
+
+    return run

@@ -87,12 +87,5 @@ def test_errors(run, capsys, tmp_path, options, message):
     assert not list(tmp_path.rglob("*.html"))
 
 
-def test_a_page_that_cannot_be_written_is_refused_before_any_work(
-    script, tiny_model, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(script, "load_reviews", None)
-    folder = tmp_path / "taken.png"
-    folder.mkdir()
-    with pytest.raises(SystemExit, match="2"):
-        script.main([f"--language-model={tiny_model}", f"--output={folder}"])
-    assert "Expected a file to write, got a folder" in capsys.readouterr().err
+def test_a_page_that_cannot_be_written_is_refused_before_any_work(script, said_of_a_folder):
+    assert "Expected a file to write, got a folder" in said_of_a_folder(script)
