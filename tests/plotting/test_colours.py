@@ -21,8 +21,8 @@ def test_no_cells_no_colours():
 
 
 def test_relative_luminance_of_known_colours():
-    rgb = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0.5, 0.5, 0.5]])
-    expected = [0, 1, 0.2126, 0.2140]
+    rgb = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0.5, 0.5, 0.5], [0.02, 0.02, 0.02]])
+    expected = [0, 1, 0.2126, 0.2140, 0.0015]
     np.testing.assert_allclose(relative_luminance(rgb), expected, atol=1e-4)
 
 

@@ -166,8 +166,8 @@ def test_save_writes_all_pages(tmp_path):
     paths = display.save(tmp_path / "text.png", dpi=50)
     assert paths == [tmp_path / "text-1.png", tmp_path / "text-2.png"]
     assert size_of(paths[0]) == size_of(paths[1])  # two rows each
-    assert display.save(str(tmp_path / "text.pdf")) == [tmp_path / "text.pdf"]
-    assert (tmp_path / "text.pdf").read_bytes().count(b"/Type /Page ") == 2
+    assert display.save(str(tmp_path / "text.PDF")) == [tmp_path / "text.PDF"]
+    assert (tmp_path / "text.PDF").read_bytes().count(b"/Type /Page ") == 2
     assert display.save(tmp_path / "text.html") == [tmp_path / "text.html"]
     assert (tmp_path / "text.html").read_text(encoding="utf-8") == display.to_html()
     assert not hasattr(display, "ax_")
