@@ -29,6 +29,11 @@ def test_both_tails_by_falling_value(featurizer):
     pd.testing.assert_frame_equal(table, expected)
 
 
+def test_of_equal_texts_the_first_come_first(featurizer):
+    table = extreme_texts(featurizer, ["x", "yy"] * 50, neuron=3, n_texts=4)
+    assert table.index.tolist() == [1, 3, 5, 7, 92, 94, 96, 98]
+
+
 def test_features_may_come_as_a_table(featurizer):
     expected = extreme_texts(featurizer, TEXTS, neuron=3)
     with config_context(transform_output="pandas"):

@@ -57,6 +57,13 @@ def test_a_span_per_character_with_its_colour_and_value():
     assert page.spans[2]["style"] == f"background:{green};color:white"
 
 
+def test_what_html_is_made_of_is_escaped():
+    page = write([Cell(character, 0.0) for character in "<&>"], caption="a < b & c")
+    for written in (">&lt;</span>", ">&amp;</span>", ">&gt;</span>", "a &lt; b &amp; c"):
+        assert written in page
+    assert "<title>a &lt; b</title>" in html_page("a < b", page)
+
+
 @pytest.mark.parametrize("width", [1, 7, 30, 74])
 def test_the_grid_has_its_width_and_less_where_there_is_no_room(open_page, width):
     page = open_page(html_page("", write([Cell("a", 0.0)] * 300, width=width)))
