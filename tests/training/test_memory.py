@@ -45,12 +45,22 @@ def leave_room_for(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n_fitting", "expected"), [(100, 8), (8, 8), (7, 4), (4, 4), (3, 3), (2, 2), (1, 1)]
+    ("n_fitting", "expected"),
+    [(100, 8), (8, 8), (7, 4), (4, 4), (3.9, 3), (3, 3), (2, 2), (1.9, 1), (1, 1)],
 )
 def test_a_batch_goes_through_in_as_few_equal_parts_as_fit(n_fitting, expected, leave_room_for):
     model = make_model()
     leave_room_for(n_fitting, model, 32)
     assert lanes_at_once(model, torch.float32, 8, 32) == expected
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_what_dropout_takes_is_counted(n_layers):
+    sizes = Architecture(hidden_size=16, n_layers=n_layers)
+    without, with_dropout = (
+        bytes_per_lane(ByteLanguageModel(sizes, p), torch.float32, 10) for p in (0.0, 0.1)
+    )
+    assert with_dropout - without >= n_layers * 10 * 16 * torch.float32.itemsize
 
 
 def test_parts_are_said_with_the_figures(leave_room_for, caplog):

@@ -52,6 +52,16 @@ def test_numbers_of_numpy_are_pythons(tmp_path):
     assert small(tmp_path, max_steps=4).fit(TEXTS).n_steps_ == 4
 
 
+def test_a_run_goes_on_where_and_how_it_can(tmp_path):
+    small(tmp_path, max_steps=2, backend="torch", device="cpu").fit(TEXTS)
+    moved = (tmp_path / "elsewhere").resolve()
+    (tmp_path / "elsewhere").mkdir()
+    for file in tmp_path.glob("*.safetensors"):
+        file.rename(moved / file.name)
+    resumed = small(moved, max_steps=4, backend="auto", device="auto", verbose=1).fit(TEXTS)
+    assert resumed.n_steps_ == 4
+
+
 def test_another_function_is_another_run(tmp_path):
     small(tmp_path, max_steps=2, preprocessor=functools.partial(encode, errors="strict")).fit(TEXTS)
     with pytest.raises(ValueError, match="preprocessor was 'partial' and is 'review'"):
@@ -67,3 +77,10 @@ def test_the_seed_decides_what_is_held_out():
     corpus = TextCorpus.from_documents(TEXTS)
     first, again, other = (hold_out(corpus, 0.2, seed)[1] for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_what_is_left_to_train_on_keeps_its_order():
+    corpus = TextCorpus.from_documents(TEXTS, preprocessor=None)
+    training, held_out = hold_out(corpus, 0.2, 0)
+    assert len(held_out) == 6
+    assert list(training) == [text for text in corpus if text not in held_out]
