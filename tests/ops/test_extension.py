@@ -1,5 +1,6 @@
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -107,16 +108,20 @@ def test_without_a_compiler_one_is_asked_for(monkeypatch, tmp_path):
         extension.build(recipes.recipe_for("cpp"), tmp_path)
 
 
-@pytest.mark.parametrize("fact", ["processor", "torch", "source"])
+@pytest.mark.parametrize("fact", ["processor", "torch", "flags", "mlstm_cpu.cpp", "gates.h"])
 def test_a_library_is_for_one_processor_torch_and_source(monkeypatch, tmp_path, fact):
+    sources = shutil.copytree(recipes.SOURCES, tmp_path / "sources")
+    monkeypatch.setattr(recipes, "SOURCES", sources)
     before = extension.library_name(recipes.recipe_for("cpp"))
     if fact == "processor":
         monkeypatch.setattr(recipes, "processor", lambda: "another")
     elif fact == "torch":
         monkeypatch.setattr(torch, "__version__", "2.10.0")
+    elif fact == "flags":
+        monkeypatch.setattr(recipes, "FLAGS_FOR_CPP", (*recipes.FLAGS_FOR_CPP, "-g"))
     else:
-        (tmp_path / "changed.cpp").touch()
-        monkeypatch.setattr(recipes, "SOURCES", tmp_path)
+        with open(sources / fact, "a") as source:
+            source.write("// changed")
     assert extension.library_name(recipes.recipe_for("cpp")) != before
 
 

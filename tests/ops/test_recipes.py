@@ -97,6 +97,15 @@ def test_the_cuda_sources_compile_without_warnings_or_spills(monkeypatch, tmp_pa
     assert set(spills) == {("0", "0")}
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor is asked otherwise")
+def test_a_processor_is_known_by_its_instructions():
+    known = recipes.processor()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    assert ("avx2" in known) == instructions.startswith("AVX")
+    assert "MHz" not in known  # which is another at each look
+    assert recipes.processor() == known
+
+
 def test_the_sources_are_those_of_the_package():
     cpp = recipes.recipe_for("cpp")
     assert {path.suffix for path in cpp.sources} == {".cpp"}
