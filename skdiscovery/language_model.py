@@ -272,6 +272,7 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)  # nor without gradients, as a caller may be
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
         """Train on documents.
 
@@ -339,6 +340,7 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one more pass over documents, at a constant learning rate.
 

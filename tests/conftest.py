@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before torch or numpy load: test processes run side by side, so each keeps to one thread.
@@ -189,6 +190,32 @@ def withdraw(open_folder):
     if is_root:
         os.seteuid(0)
     open_folder.chmod(0o755)
+
+
+@contextmanager
+def default_dtype(dtype):
+    """Make torch's new tensors of this dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.fixture(
+    params=[
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: default_dtype(torch.float64),
+        lambda: torch.device("meta"),
+        torch.no_grad,
+        torch.inference_mode,
+    ],
+    ids=["autocast", "default_dtype", "default_device", "no_grad", "inference_mode"],
+)
+def surroundings(request):
+    """Return a context of settings of torch's that a caller may have made for something else."""
+    return request.param
 
 
 @pytest.fixture

@@ -253,6 +253,17 @@ def test_int8_correlates_with_float32_in_the_model_that_ships():
     assert 0.999 <= np.corrcoef(int8.ravel(), float32.ravel())[0, 1] < 1 - 1e-9
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_what_torch_is_set_to_for_something_else_changes_nothing(
+    deep_lm, surroundings, precision, backend
+):
+    featurizer = fit(deep_lm, precision=precision, backend=backend, pooling=["last", "mean", "max"])
+    expected = featurizer.transform(TEXTS)
+    with surroundings():
+        np.testing.assert_array_equal(featurizer.transform(TEXTS), expected)
+
+
 def test_a_clone_shares_the_language_model(lm):
     weights = {name: array.copy() for name, array in lm.weights_.items()}
     featurizer = fit(lm, neurons=[1], memory=None)

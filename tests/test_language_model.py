@@ -151,6 +151,28 @@ def test_global_generators_are_left_alone(method):
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_torch_is_set_to_for_something_else_changes_nothing(surroundings, precision, tmp_path):
+    def work():
+        params = {"max_steps": 6, "dropout": 0.1, "validation_fraction": 0.2}
+        model = small(precision=precision, **params).fit(TEXTS)
+        model.partial_fit(TEXTS)
+        model.save_pretrained(tmp_path / "model.safetensors", dtype="int8")
+        saved = ByteMLSTMLanguageModel.from_pretrained(tmp_path / "model.safetensors")
+        return model, (
+            model.score(UNSEEN),
+            model.activations(UNSEEN[:1])[0].tolist(),
+            model.generate("A", n_bytes=9, overwrite={3: 1.0}, random_state=0),
+            saved.set_params(precision="float32", device="cpu").score_samples(UNSEEN).tolist(),
+        )
+
+    expected, said = work()
+    with surroundings():
+        model, said_there = work()
+    assert_same_weights(model, expected)
+    assert said_there == said
+
+
 def test_measuring_the_loss_does_not_change_the_training(lm):
     model = small(checkpoint_every=7).fit(TEXTS, X_val=UNSEEN)
     assert_same_weights(model, lm)

@@ -12,6 +12,7 @@ from skdiscovery.inference.pooling import Pooler
 from skdiscovery.inference.ragged import Chunk, length_sorted_batches, read
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.ops import own_arithmetic
 from skdiscovery.progress import tqdm
 from skdiscovery.text.corpus import document_offsets
 
@@ -108,9 +109,12 @@ def log_likelihoods(
             targets = torch.from_numpy(data[positions[has_next]]).to(chunk.top.device).long()
             rows = chunk.top[torch.from_numpy(has_next).to(chunk.top.device)]
             parts = zip(rows.split(_SCORED_AT_ONCE), targets.split(_SCORED_AT_ONCE), strict=True)
-            loss = torch.cat(
-                [cross_entropy(model.logits(top), next_, reduction="none") for top, next_ in parts]
-            )
+            with own_arithmetic(model.embedding.device):
+                losses = [
+                    cross_entropy(model.logits(top), next_, reduction="none")
+                    for top, next_ in parts
+                ]
+            loss = torch.cat(losses)
             result[batch] -= np.bincount(
                 ranks[has_next], weights=loss.cpu().numpy(), minlength=len(batch)
             )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skdiscovery.nn import ByteLanguageModel, State
-from skdiscovery.ops import flush_denormals
+from skdiscovery.ops import own_arithmetic
 from skdiscovery.ops.runtime import copied_to
 from skdiscovery.text.corpus import document_offsets
 
@@ -113,7 +113,7 @@ def read(
         positions = (offsets[:n_running] + np.arange(start, stop)[:, None])[mask]
         symbols = copied_to(torch.from_numpy(data[positions]), device).to(torch.int64)
         states = [(h[:n_running], c[:n_running]) for h, c in states]
-        with flush_denormals():
+        with own_arithmetic(device):
             top, traces = model.forward_packed(symbols, batch_sizes, states)
         yield Chunk(start, batch_sizes, symbols, top, traces)
         last = slice(-batch_sizes[-1], None)

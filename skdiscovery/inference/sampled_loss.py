@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from skdiscovery.inference.ragged import Chunk
 from skdiscovery.nn import ByteLanguageModel
+from skdiscovery.ops import own_arithmetic
 
 N_SAMPLED = 1024
 """Predictions in a sample, at most: enough to tell a mean to a tenth of a bit per byte."""
@@ -50,7 +51,9 @@ class SampledLoss:
         if next_bytes:
             states = chunk.top[list(next_bytes)]
             targets = torch.tensor(list(next_bytes.values()), device=states.device)
-            self._nats = self._nats + cross_entropy(model.logits(states), targets, reduction="sum")
+            with own_arithmetic(states.device):
+                nats = cross_entropy(model.logits(states), targets, reduction="sum")
+            self._nats = self._nats + nats
             self.n_predicted += len(next_bytes)
 
     def bits_per_byte(self) -> float:

@@ -11,6 +11,7 @@ from skdiscovery.inference.encoding import StateName
 from skdiscovery.inference.ragged import length_sorted_batches, read
 from skdiscovery.nn import ByteLanguageModel, State
 from skdiscovery.nn.cells import RecurrentLayer
+from skdiscovery.ops import own_arithmetic
 from skdiscovery.text.corpus import document_offsets
 
 _BYTES_PER_LOOK = 16
@@ -61,23 +62,27 @@ def sample(
     last = torch.tensor([[prompts[i][-1] for i in prompt_of]], dtype=torch.int64, device=device)
     # On the CPU, so that a seed gives the same text on every device; all at once, so that a GPU
     # need not be waited for at every byte.
-    uniforms = torch.rand((n_bytes, len(prompt_of)), generator=generator, dtype=torch.float64)
+    shape = n_bytes, len(prompt_of)
+    uniforms = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
     uniforms = uniforms.to(device)
-    written = torch.zeros((n_bytes, len(prompt_of)), dtype=torch.uint8, device=device)
-    values_after = torch.zeros((2, n_bytes + 1, len(prompt_of), len(columns)), device=device)
+    written = torch.zeros(shape, dtype=torch.uint8, device=device)
+    values_after = torch.zeros(
+        (2, n_bytes + 1, len(prompt_of), len(columns)), dtype=torch.float32, device=device
+    )
     going_on = torch.ones(len(prompt_of), dtype=torch.bool, device=device)
-    for position in range(n_bytes + 1):  # one more than is written: the last byte is read, too
-        top, states = held.step(last, states)
-        if len(columns):
-            values_after[:, position] = _values(states[layer], columns)
-        if position == n_bytes:
-            break
-        if end is not None and position % _BYTES_PER_LOOK == 0 and not going_on.any():
-            break
-        last = _draw(model.logits(top[0]), temperature, top_k, uniforms[position])[None]
-        written[position] = last[0]
-        if end is not None:
-            going_on &= last[0] != end
+    with own_arithmetic(device):
+        for position in range(n_bytes + 1):  # one more than is written: the last byte is read, too
+            top, states = held.step(last, states)
+            if len(columns):
+                values_after[:, position] = _values(states[layer], columns)
+            if position == n_bytes:
+                break
+            if end is not None and position % _BYTES_PER_LOOK == 0 and not going_on.any():
+                break
+            last = _draw(model.logits(top[0]), temperature, top_k, uniforms[position])[None]
+            written[position] = last[0]
+            if end is not None:
+                going_on &= last[0] != end
     after = values_after.cpu().numpy()
     traces: list[Trace] = []
     for i, column in zip(prompt_of, written.T.cpu().numpy(), strict=True):
@@ -133,7 +138,7 @@ class _HeldNeurons:
         self.state = state
         device = model.embedding.device
         self.neurons = torch.tensor(list(values.keys()), dtype=torch.int64, device=device)
-        self.values = torch.tensor(list(values.values()), device=device)
+        self.values = torch.tensor(list(values.values()), dtype=torch.float32, device=device)
 
     def step(self, symbols: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
         """Read one byte per sequence, ``symbols`` (1, B); return as the model's ``forward``."""

@@ -30,9 +30,9 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
-        self.wx = nn.Parameter(torch.empty(4 * hidden_size, input_size))
-        self.wh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.wx = new_parameter(4 * hidden_size, input_size)
+        self.wh = new_parameter(4 * hidden_size, hidden_size)
+        self.bias = new_parameter(4 * hidden_size)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw orthogonal recurrent matrices, uniform input matrices, and a forget bias of 1.
@@ -127,8 +127,8 @@ class MLSTMLayer(RecurrentLayer):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)
-        self.wmx = nn.Parameter(torch.empty(hidden_size, input_size))
-        self.wmh = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.wmx = new_parameter(hidden_size, input_size)
+        self.wmh = new_parameter(hidden_size, hidden_size)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the parameters; the multiplicative matrices as the others of their kind."""
@@ -148,11 +148,16 @@ class LSTMLayer(RecurrentLayer):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)
-        self.recurrent_bias = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.recurrent_bias = new_parameter(4 * hidden_size)
 
     def gate_bias(self) -> Tensor:
         """Return the sum of both biases."""
         return self.bias + self.recurrent_bias
+
+
+def new_parameter(*shape: int) -> nn.Parameter:
+    """Return a parameter of zeros, in float32 whatever torch's default is."""
+    return nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
 
 def _uniform(matrix: nn.Parameter, generator: torch.Generator) -> None:

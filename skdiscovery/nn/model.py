@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from skdiscovery.nn.cells import LSTMLayer, MLSTMLayer, RecurrentLayer, State
+from skdiscovery.nn.cells import LSTMLayer, MLSTMLayer, RecurrentLayer, State, new_parameter
 
 N_SYMBOLS = 256
 
@@ -103,13 +103,13 @@ class ByteLanguageModel(nn.Module):
         self.architecture = architecture
         layer = {"mlstm": MLSTMLayer, "lstm": LSTMLayer}[architecture.cell]
         hidden_size, embedding_size = architecture.hidden_size, architecture.embedding_size
-        self.embedding = nn.Parameter(torch.empty(N_SYMBOLS, embedding_size))
+        self.embedding = new_parameter(N_SYMBOLS, embedding_size)
         self.layers = nn.ModuleList(
             layer(hidden_size if k else embedding_size, hidden_size)
             for k in range(architecture.n_layers)
         )
         self.dropout = Dropout(dropout)
-        self.head = nn.utils.skip_init(nn.Linear, hidden_size, N_SYMBOLS)
+        self.head = nn.utils.skip_init(nn.Linear, hidden_size, N_SYMBOLS, dtype=torch.float32)
 
     @property
     def recurrent_layers(self) -> Sequence[RecurrentLayer]:

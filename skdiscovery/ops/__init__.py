@@ -5,6 +5,7 @@ from skdiscovery.ops.mlstm import mlstm, mlstm_packed
 from skdiscovery.ops.runtime import (
     flush_denormals,
     has_narrow_products,
+    own_arithmetic,
     resolve_backend,
     resolve_device,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "mlstm",
     "mlstm_packed",
     "mlstm_packed_int8",
+    "own_arithmetic",
     "resolve_backend",
     "resolve_device",
 ]

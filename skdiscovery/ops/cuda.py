@@ -160,7 +160,7 @@ def _offsets(batch_sizes: Sequence[int], device: torch.device) -> Tensor:
     """Return at which row each step begins, and the last one ends."""
     if batch_sizes[0] == batch_sizes[-1]:  # all the same, as they never grow: nothing to copy
         return torch.arange(len(batch_sizes) + 1, device=device) * batch_sizes[0]
-    return copied_to(torch.tensor([0, *batch_sizes]).cumsum(0), device)
+    return copied_to(torch.tensor([0, *batch_sizes], device="cpu").cumsum(0), device)
 
 
 def _blocks(batch_sizes: Sequence[int]) -> list[Block]:
@@ -194,9 +194,12 @@ class _Buffers:
         """Make room for so many lanes. What was captured has lost its buffers."""
         self.graphs.clear()
         hidden = self.wh.shape[1]
-        self.h, self.m = like.new_zeros(n_lanes, hidden), like.new_zeros(n_lanes, hidden)
-        self.c = torch.zeros_like(self.h, dtype=_cell_dtype(like.dtype))
+        # Its length is for how many lanes there is room, which may be none: memory may run out.
+        self.h = like.new_empty(0, hidden)
+        self.m = like.new_zeros(n_lanes, hidden)
+        self.c = torch.zeros_like(self.m, dtype=_cell_dtype(like.dtype))
         self.z = like.new_zeros(n_lanes, 4 * hidden)
+        self.h = torch.zeros_like(self.m)
 
     def run(
         self,
@@ -216,7 +219,7 @@ class _Buffers:
             # first, and all graphs are lost each time.
             self._allocate(1 << (most_lanes - 1).bit_length(), self.h)
         replayed = [n_lanes for n_lanes, n_steps in blocks if n_steps == STEPS_PER_GRAPH]
-        if not _can_capture(self.h):
+        if most_lanes == 0 or not _can_capture(self.h):
             replayed = []
         if replayed:
             weights = self._take_in(weights)

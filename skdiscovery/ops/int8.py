@@ -27,13 +27,14 @@ class Int8Matrix(NamedTuple):
     @classmethod
     def of(cls, matrix: Tensor) -> Self:
         """Round a matrix; a row's largest number becomes 127."""
-        values = torch.empty(matrix.shape, dtype=torch.int8)
-        scales = torch.empty(len(matrix))
+        matrix = matrix.detach()
+        values = torch.empty_like(matrix, dtype=torch.int8)
+        scales = matrix.new_empty(len(matrix), dtype=torch.float32)
         parts = (tensor.split(_ROWS_AT_ONCE) for tensor in (matrix, values, scales))
         for rows, integers, scale in zip(*parts, strict=True):
             scale.copy_(rows.abs().amax(dim=1)).div_(127)
             # A row of zeros has the scale zero, and zeros.
-            integers.copy_((rows / scale[:, None]).nan_to_num_().round_())
+            integers.copy_((rows / scale[:, None]).nan_to_num_().round_().clamp_(-127, 127))
         return cls(values, scales)
 
 
@@ -87,6 +88,7 @@ def mlstm_packed_int8(
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)
 def _loop(
     x: Tensor,
     mx: Tensor | None,

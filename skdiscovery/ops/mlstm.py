@@ -205,7 +205,8 @@ def _differentiate(backend: str) -> Callable[..., Any]:
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         dh = torch.zeros_like(saved[-4]) if dh is None else dh
-        dx, dmx, dwh, dwmh, dh0, dc0 = _operator("mlstm_backward", backend)(dh, dc, *saved)
+        with torch.autocast(dh.device.type, enabled=False):
+            dx, dmx, dwh, dwmh, dh0, dc0 = _operator("mlstm_backward", backend)(dh, dc, *saved)
         if saved[1] is None:  # the LSTM, without mx and wmh
             return dx, None, None, dwh, None, dh0, dc0, None
         return dx, dmx, None, dwh, dwmh, dh0, dc0, None

@@ -42,6 +42,8 @@ def check_operands(
         given, missing = ("wmh", "mx") if mx is None else ("mx", "wmh")
         raise ValueError(f"Expected both mx and wmh or neither, got {given} without {missing}.")
     hidden = wh.shape[-1]
+    if hidden == 0:
+        raise ValueError(f"Expected one unit or more, got none in wh of shape {tuple(wh.shape)}.")
     rows = steps if symbols is None else x.shape[:1]
     dtype, device = x.dtype, x.device
     weight_dtype = weight_dtype or dtype

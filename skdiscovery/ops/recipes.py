@@ -98,7 +98,7 @@ def recipe_for(backend: CompiledBackend) -> Recipe:
     if backend == "cpp":
         sources = tuple(sorted(SOURCES.glob("*.cpp")))
         return Recipe("cpu", sources, FLAGS_FOR_CPP, (processor(),), find_cpp_compiler)
-    targets = (f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures())
+    targets = map(_target, architectures())
     sources = tuple(sorted(SOURCES.glob("*.cu")))
     flags = (*FLAGS_FOR_CUDA, *targets)
     return Recipe("cuda", sources, flags, (), find_nvcc, ("torch_cpu", "torch_cuda"))
@@ -107,7 +107,7 @@ def recipe_for(backend: CompiledBackend) -> Recipe:
 def architectures() -> list[str]:
     """Return which GPUs to compile for, as "80": those listed, or else those that are there.
 
-    The list is torch's, ``TORCH_CUDA_ARCH_LIST``, as "8.0;9.0a".
+    The list is torch's, ``TORCH_CUDA_ARCH_LIST``, as "8.0;9.0a+PTX".
 
     Raises
     ------
@@ -116,7 +116,7 @@ def architectures() -> list[str]:
     """
     listed = os.environ.get(ARCHITECTURES_VARIABLE, "").replace(";", " ").split()
     if listed:
-        return [architecture.removesuffix("+PTX").replace(".", "") for architecture in listed]
+        return [architecture.replace(".", "") for architecture in listed]
     if not torch.cuda.is_available():
         raise MissingError(
             "there is no CUDA device that this torch can use. To build without one, list the "
@@ -124,6 +124,13 @@ def architectures() -> list[str]:
         )
     found = {torch.cuda.get_device_capability(k) for k in range(torch.cuda.device_count())}
     return [f"{major}{minor}" for major, minor in sorted(found)]
+
+
+def _target(architecture: str) -> str:
+    """Return nvcc's option; "80+PTX" has code from which drivers compile for later GPUs, too."""
+    number = architecture.removesuffix("+PTX")
+    code = f"sm_{number}" if architecture == number else f"[sm_{number},compute_{number}]"
+    return f"-gencode=arch=compute_{number},code={code}"
 
 
 def find_cpp_compiler() -> list[str]:

@@ -116,6 +116,13 @@ def has_narrow_products() -> bool:
 
 
 @contextmanager
+def own_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute in our own precision, whatever ``torch.autocast`` a caller is in; flush denormals."""
+    with torch.autocast(device.type, enabled=False), flush_denormals():
+        yield
+
+
+@contextmanager
 def flush_denormals() -> Iterator[None]:
     """Treat denormal numbers as zero on the CPU, where each costs a hundred normal ones.
 

@@ -97,7 +97,7 @@ class Group:
 
     def any(self, is_so: bool) -> bool:
         """Return whether it is so on any rank."""
-        return is_so if self.size == 1 else bool(self.sum(torch.tensor(float(is_so))))
+        return is_so if self.size == 1 else bool(self.sum(torch.tensor(float(is_so), device="cpu")))
 
     def from_first(self, value: Value) -> Value:
         """Return the first rank's value, on all ranks."""

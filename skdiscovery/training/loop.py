@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from skdiscovery.nn import ByteLanguageModel, State
-from skdiscovery.ops import flush_denormals, has_narrow_products
+from skdiscovery.ops import has_narrow_products, own_arithmetic
 from skdiscovery.training.checkpoint import BEST, CheckpointFolder, Snapshot
 from skdiscovery.training.distribution import ALONE, Group
 from skdiscovery.training.history import LOG_EVERY, Log, in_both_units
@@ -153,7 +153,7 @@ class _Run:
         n_done, n_total = (round(n * bytes_per_step) for n in (position.step, self.n_steps))
         interrupted = False
         with (
-            flush_denormals(),
+            own_arithmetic(trainer.device),
             Log(n_done, n_total, bool(verbose) and self.group.is_first) as log,
             noted_interrupt() as interrupt,
         ):
@@ -232,7 +232,8 @@ class _Run:
         device = self.trainer.device.type
         is_faster = device != "cpu" or has_narrow_products()
         is_reduced = self.plan.dtype == torch.bfloat16 and is_faster
-        return torch.autocast(device, torch.bfloat16, is_reduced)
+        # A cache is emptied at the end of the outermost autocast alone: it would outlast updates.
+        return torch.autocast(device, torch.bfloat16, is_reduced, cache_enabled=False)
 
     def _gradients_kept_here(self, kept: bool) -> AbstractContextManager:
         """Let gradients add up on this rank, to be summed over the ranks with the last ones."""

@@ -52,8 +52,9 @@ class TrainingPlan:
 
     def new_model(self) -> ByteLanguageModel:
         """Return a model with initial weights."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return ByteLanguageModel(self.architecture, self.dropout).initialise(generator)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        with torch.device("cpu"):
+            return ByteLanguageModel(self.architecture, self.dropout).initialise(generator)
 
     def prepare(self, model: ByteLanguageModel, device: torch.device) -> ByteLanguageModel:
         """Put weight norm on a model, and the model on a device, its weights in full precision.

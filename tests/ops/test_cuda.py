@@ -91,6 +91,21 @@ def test_replayed_blocks_and_a_rest_are_the_loop(graphs, hidden):
     assert buffers.graphs["backward", 3].n_replays == 4
 
 
+def test_memory_that_runs_out_leaves_buffers_as_large_as_they_say(graphs, monkeypatch):
+    few, too_many, many = (operands(n_lanes, n_steps=4) for n_lanes in (2, 64, 32))
+    assert_close(cuda.forward(*few, None), reference.forward(*few, None))
+
+    def run_out(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "zeros_like", run_out)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            cuda.forward(*too_many, None)
+    for case in (many, too_many):
+        assert_close(cuda.forward(*case, None), reference.forward(*case, None))
+
+
 @settings(
     max_examples=25,
     deadline=None,

@@ -95,6 +95,22 @@ def test_a_row_of_zeros_stays_zero():
     assert not scales.any()
 
 
+def test_a_row_too_small_for_a_scale_keeps_its_signs():
+    smallest = torch.finfo(torch.float32).smallest_normal * torch.finfo(torch.float32).eps
+    values, _ = Int8Matrix.of(torch.tensor([[190.0, -190.0]]) * smallest)
+    assert values.tolist() == [[127, -127]]
+
+
+def test_a_parameter_is_rounded_where_it_is():
+    matrix = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = Int8Matrix.of(matrix)
+    with torch.device("meta"):
+        rounded = Int8Matrix.of(matrix.clone().requires_grad_())
+    for got, tensor in zip(rounded, expected, strict=True):
+        assert not got.requires_grad
+        torch.testing.assert_close(got, tensor, rtol=0, atol=0)
+
+
 @every_cell
 @every_form
 @pytest.mark.parametrize(

@@ -242,6 +242,24 @@ def test_gradcheck(cell, form, masked, outputs):
     assert torch.autograd.gradcheck(function, inputs)
 
 
+@every_case
+def test_autocast_leaves_gradients_as_they_are(cell, form, masked):
+    given = operands(9, 3, 8, cell=cell, form=form, masked=masked).to(torch.float32)
+    expected = gradients(given)
+    with torch.autocast(Backend.device, dtype=torch.bfloat16):
+        got = gradients(given)
+    assert_same(got, expected, 1e-6)
+
+
+@every_case
+@pytest.mark.parametrize("n_steps", [3, 70])
+def test_no_sequences_have_no_states_and_gradients_of_zero(cell, form, masked, n_steps):
+    given = operands(n_steps, 0, 8, cell=cell, form=form, masked=masked)
+    h, c, _ = mlstm(*given)
+    assert h.shape == c.shape == (n_steps, 0, 8)
+    assert not any(gradient.any() for gradient in gradients(given))
+
+
 @every_cell
 def test_gates_have_no_gradient(cell):
     given = operands(cell=cell)

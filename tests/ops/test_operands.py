@@ -62,6 +62,11 @@ def test_no_steps_are_refused(given):
         ops.mlstm(**given)
 
 
+def test_no_units_are_refused():
+    with pytest.raises(ValueError, match=r"Expected one unit or more, got none in wh of shape"):
+        ops.mlstm(torch.zeros(5, 3, 0), None, None, torch.zeros(0, 0), None, *torch.zeros(2, 3, 0))
+
+
 @pytest.mark.parametrize("batch_sizes", [[], [1, 2], [2, 1, 0], [-1]])
 def test_batch_sizes_fall(given, batch_sizes):
     del given["keep"]

@@ -16,16 +16,26 @@ def no_variables(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
+def targets():
+    return [flag for flag in recipes.recipe_for("cuda").flags if flag.startswith("-gencode")]
+
+
 @pytest.mark.parametrize(
     ("listed", "expected"),
-    [("8.0", ["80"]), ("8.0;9.0a", ["80", "90a"]), ("7.5 12.0+PTX", ["75", "120"])],
+    [("8.0", ["sm_80"]), ("8.0;9.0a", ["sm_80", "sm_90a"])],
 )
 def test_architectures_may_be_listed(monkeypatch, listed, expected):
     monkeypatch.setenv(recipes.ARCHITECTURES_VARIABLE, listed)
-    assert recipes.architectures() == expected
-    flags = recipes.recipe_for("cuda").flags
-    assert [flag for flag in flags if flag.startswith("-gencode")] == [
-        f"-gencode=arch=compute_{number},code=sm_{number}" for number in expected
+    assert targets() == [
+        f"-gencode=arch={code.replace('sm', 'compute')},code={code}" for code in expected
+    ]
+
+
+def test_code_for_later_gpus_may_be_asked_for(monkeypatch):
+    monkeypatch.setenv(recipes.ARCHITECTURES_VARIABLE, "7.5 12.0+PTX")
+    assert targets() == [
+        "-gencode=arch=compute_75,code=sm_75",
+        "-gencode=arch=compute_120,code=[sm_120,compute_120]",
     ]
 
 
@@ -83,7 +93,7 @@ def test_without_nvcc_one_is_asked_for(no_nvcc):
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 def test_the_cuda_sources_compile_without_warnings_or_spills(monkeypatch, tmp_path):
-    monkeypatch.setenv(recipes.ARCHITECTURES_VARIABLE, "8.0;9.0a")
+    monkeypatch.setenv(recipes.ARCHITECTURES_VARIABLE, "8.0;9.0a+PTX")
     library = tmp_path / "kernels.so"
     command = recipes.recipe_for("cuda").command(library)
     strict = ["-Xptxas=-v,-warn-spills,-warn-lmem-usage", "-Werror=all-warnings"]

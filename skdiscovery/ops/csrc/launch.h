@@ -47,6 +47,7 @@ class Launcher {
   // Calls work(row, unit) for all rows and each `width`th unit.
   template <int width, typename Work>
   void over_units(int64_t n_rows, int64_t n_units, const Work& work) const {
+    if (n_rows == 0) return;  // a grid of no blocks is an error
     const int64_t n_pieces = (n_units + width - 1) / width;
     dim3 block(kThreads, 1);
     for (; block.x / 2 >= n_pieces; block.x /= 2) block.y *= 2;  // rows of few units share a block
