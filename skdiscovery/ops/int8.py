@@ -28,7 +28,7 @@ class Int8Matrix(NamedTuple):
     def of(cls, matrix: Tensor) -> Self:
         """Round a matrix; a row's largest number becomes 127."""
         matrix = matrix.detach()
-        values = torch.empty_like(matrix, dtype=torch.int8)
+        values = matrix.new_empty(matrix.shape, dtype=torch.int8)
         scales = matrix.new_empty(len(matrix), dtype=torch.float32)
         parts = (tensor.split(_ROWS_AT_ONCE) for tensor in (matrix, values, scales))
         for rows, integers, scale in zip(*parts, strict=True):
