@@ -151,6 +151,14 @@ def test_global_generators_are_left_alone(method):
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 
 
+def test_persist_state_decides_how_long_the_state_lasts():
+    losses = {
+        how: small(persist_state=how, max_steps=12).fit(TEXTS).history_["loss"].iloc[-1]
+        for how in ("document", "shard", "always")
+    }
+    assert len(set(losses.values())) == 3, losses
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_torch_is_set_to_for_something_else_changes_nothing(surroundings, precision, tmp_path):
     def work():
