@@ -270,7 +270,7 @@ class FittedLanguageModel:
             layer=encoding.check_layer(layer, self.config_["n_layers"]),
             traced=traced,
             end=ord(PREFIX[0]) if stop_at_end else None,
-            generator=torch.Generator("cpu").manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed),
         )
         texts = []
         for i, trace in enumerate(traces):

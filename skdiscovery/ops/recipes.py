@@ -107,7 +107,8 @@ def recipe_for(backend: CompiledBackend) -> Recipe:
 def architectures() -> list[str]:
     """Return which GPUs to compile for, as "80": those listed, or else those that are there.
 
-    The list is torch's, ``TORCH_CUDA_ARCH_LIST``, as "8.0;9.0a+PTX".
+    The list is torch's, ``TORCH_CUDA_ARCH_LIST``, as "8.0;9.0a+PTX", which gives "80" and
+    "90a+PTX".
 
     Raises
     ------

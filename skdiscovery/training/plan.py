@@ -52,7 +52,7 @@ class TrainingPlan:
 
     def new_model(self) -> ByteLanguageModel:
         """Return a model with initial weights."""
-        generator = torch.Generator("cpu").manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         with torch.device("cpu"):
             return ByteLanguageModel(self.architecture, self.dropout).initialise(generator)
 
