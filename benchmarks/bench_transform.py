@@ -8,14 +8,15 @@ the float32 matrix products of the same documents, at the batch sizes that they 
 loop of sentiment-discovery v0, which reads batches of 128 in the order of the data set, padded on
 the right. Then one text of 100 bytes, beside its matrix-vector products. What is compared is timed
 in turn and a ratio is taken round by round; figures are the median with smallest and largest in
-brackets. The model is a new one: what it computes takes as long as what a trained one does. Give it
-the machine to itself.
+brackets. The model is a new one, read from its file: what it computes takes as long as what a
+trained one does. Give it the machine to itself.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -54,10 +55,13 @@ def compare(hidden_size: int, reviews: list[str], options: argparse.Namespace) -
     lm.fit(["a text to begin with"])
     documents = lm.preprocess(reviews)
     device = ops.resolve_device(options.device)
-    featurizers = {
-        precision: MLSTMFeaturizer(lm, precision=precision, device=str(device)).fit()
-        for precision in PRECISIONS[device.type]
-    }
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        lm.save_pretrained(file)
+        featurizers = {
+            precision: MLSTMFeaturizer(file, precision=precision, device=str(device)).fit()
+            for precision in PRECISIONS[device.type]
+        }
     baseline = Baseline(lm.weights_, device)
     work: dict[str, Callable[[], object]] = {
         "products": lambda: baseline.products([len(document) for document in documents]),

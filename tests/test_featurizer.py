@@ -626,6 +626,14 @@ def test_round_trips_give_the_same_vectors(lm, tmp_path):
         assert copy.get_feature_names_out().tolist() == featurizer.get_feature_names_out().tolist()
 
 
+def test_nobody_writes_to_the_model_of_a_featurizer_from_a_pickle(lm):
+    for array in pickle.loads(pickle.dumps(fit(lm))).language_model_.weights_.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    not_fitted = pickle.loads(pickle.dumps(MLSTMFeaturizer(lm)))
+    not_fitted.language_model.weights_["head.bias"][...] = 0
+
+
 def test_the_frozen_models_parameters_cannot_be_set(lm):
     with pytest.raises(ValueError, match="frozen"):
         MLSTMFeaturizer(lm).set_params(language_model__hidden_size=3)

@@ -57,10 +57,21 @@ def model_from_weights(
     return model
 
 
+def lock(weights: Weights) -> None:
+    """Let nobody write to the arrays any more: what is derived from them then holds for good."""
+    for array in weights.values():
+        array.setflags(write=False)
+
+
+def is_locked(array: np.ndarray) -> bool:
+    """Return whether an array cannot be written to, nor its memory, which is its own."""
+    return array.flags.owndata and not array.flags.writeable
+
+
 def weights_hash(weights: Weights) -> bytes:
     """Return a hash of the names and values of all arrays.
 
-    That of an array which owns its memory and cannot be written to is worked out once.
+    That of an array which is locked is worked out once.
     """
     digest = sha256()
     for name, array in sorted(weights.items()):
@@ -69,16 +80,15 @@ def weights_hash(weights: Weights) -> bytes:
     return digest.digest()
 
 
-_hashes: dict[int, bytes] = {}  # of arrays that cannot change, by their id while they live
+_hashes: dict[int, bytes] = {}  # of arrays that are locked, by their id while they live
 
 
 def _array_hash(array: np.ndarray) -> bytes:
-    can_change = array.flags.writeable or not array.flags.owndata
     key = id(array)
-    if can_change or key not in _hashes:
+    if not is_locked(array) or key not in _hashes:
         # Not blake2b: processors have instructions for this one, and there is much to hash.
         value = sha256(np.ascontiguousarray(array).data).digest()
-        if can_change:
+        if not is_locked(array):
             return value
         _hashes[key] = value
         weakref.finalize(array, _hashes.pop, key, None)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from skdiscovery.files import version_of
+from skdiscovery.nn.weights import lock
 from skdiscovery.pretrained.imported import ImportedModel
 from skdiscovery.pretrained.importers import import_model
 from skdiscovery.pretrained.shipped import find_model
@@ -40,6 +41,5 @@ def read_frozen(name_or_path: str | os.PathLike) -> ImportedModel:
 @lru_cache(maxsize=1)
 def _read(path: Path, versions: tuple[tuple[int, ...], ...]) -> ImportedModel:
     model = import_model(path)
-    for array in model.weights.values():
-        array.setflags(write=False)
+    lock(model.weights)
     return model
