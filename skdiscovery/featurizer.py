@@ -23,7 +23,7 @@ from skdiscovery.inference.pooling import POOLINGS
 from skdiscovery.inference.sampled_loss import SampledLoss
 from skdiscovery.language_model import ByteMLSTMLanguageModel
 from skdiscovery.nn import Architecture
-from skdiscovery.nn.weights import lock, weights_hash
+from skdiscovery.nn.weights import weights_hash
 from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
 from skdiscovery.pretrained.frozen import read_frozen
 
@@ -358,11 +358,6 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
         digest.update(self.feature_neurons_.tobytes())
         digest.update(weights_hash(self.language_model_.weights_))
         return digest.digest()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if hasattr(self, "language_model_"):
-            lock(self.language_model_.weights_)  # pickles do not say that they were
 
     def __sklearn_clone__(self) -> Self:
         """Share the language model with the clone: cloning it would lose what it has learnt."""

@@ -19,7 +19,14 @@ from skdiscovery.fitted_language_model import FittedLanguageModel
 from skdiscovery.inference import encoding
 from skdiscovery.nn import Architecture
 from skdiscovery.nn.model import Config, make_config
-from skdiscovery.nn.weights import Weights, folded_weights, model_from_weights, weights_hash
+from skdiscovery.nn.weights import (
+    Weights,
+    folded_weights,
+    is_locked,
+    lock,
+    model_from_weights,
+    weights_hash,
+)
 from skdiscovery.ops.runtime import BACKENDS, PRECISIONS, resolve_device, resolve_precision
 from skdiscovery.pretrained.format import StoredDtype, write_model
 from skdiscovery.pretrained.imported import ImportedModel
@@ -592,11 +599,15 @@ class ByteMLSTMLanguageModel(FittedLanguageModel, DensityMixin, BaseEstimator):
         state.pop("_running", None)
         for name in _HISTORIES & state.keys():
             state[name] = {column: values.to_numpy() for column, values in state[name].items()}
+        if "weights_" in state and all(map(is_locked, self.weights_.values())):
+            state["_is_locked"] = True  # which a pickle does not say of an array
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         histories = {name: pd.DataFrame(state[name]) for name in _HISTORIES & state.keys()}
         super().__setstate__(state | histories)
+        if self.__dict__.pop("_is_locked", False):
+            lock(self.weights_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

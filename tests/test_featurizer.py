@@ -1,3 +1,5 @@
+import copy
+import io
 import pickle
 import re
 import warnings
@@ -24,6 +26,7 @@ from skdiscovery import ByteMLSTMLanguageModel, MLSTMFeaturizer
 from skdiscovery import featurizer as featurizer_module
 from skdiscovery.datasets import load_reviews
 from skdiscovery.inference import encoding, ragged
+from skdiscovery.nn.weights import is_locked
 
 HIDDEN_SIZE = 24
 POOLINGS = ("last", "mean", "max")
@@ -51,6 +54,21 @@ def deep_lm():
 
 def fit(lm, **params):
     return MLSTMFeaturizer(lm, device="cpu", **params).fit()
+
+
+def repickled(featurizer):
+    return pickle.loads(pickle.dumps(featurizer))
+
+
+def through_joblib(featurizer):
+    file = io.BytesIO()
+    joblib.dump(featurizer, file)
+    return joblib.load(file)
+
+
+every_copy = pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, repickled, through_joblib]
+)
 
 
 def assert_same_vectors(got, expected, tolerance):
@@ -267,11 +285,11 @@ def test_what_torch_is_set_to_for_something_else_changes_nothing(
 def test_a_clone_shares_the_language_model(lm):
     weights = {name: array.copy() for name, array in lm.weights_.items()}
     featurizer = fit(lm, neurons=[1], memory=None)
-    copy = clone(clone(featurizer))
-    assert copy.language_model is lm
-    assert copy.neurons == [1]
-    assert not hasattr(copy, "language_model_")
-    assert copy.fit().language_model_ is lm
+    other = clone(clone(featurizer))
+    assert other.language_model is lm
+    assert other.neurons == [1]
+    assert not hasattr(other, "language_model_")
+    assert other.fit().language_model_ is lm
     pipeline = clone(make_pipeline(featurizer, LogisticRegression()))
     assert pipeline[0].language_model is lm
     scores = cross_val_score(pipeline, TEXTS * 3, [0, 1, 0, 1] * 3, cv=3, error_score="raise")
@@ -289,8 +307,8 @@ def test_clones_that_read_one_file_share_its_weights(lm, tmp_path):
 
 
 def test_a_clone_keeps_the_output_container(lm):
-    copy = clone(fit(lm, neurons=[1]).set_output(transform="pandas")).fit()
-    assert isinstance(copy.transform(TEXTS), pd.DataFrame)
+    other = clone(fit(lm, neurons=[1]).set_output(transform="pandas")).fit()
+    assert isinstance(other.transform(TEXTS), pd.DataFrame)
 
 
 def test_a_file_and_the_model_in_it_give_the_same(lm, tmp_path):
@@ -615,23 +633,22 @@ def test_transform_changes_no_attribute(lm):
     assert all(vars(featurizer)[name] is value for name, value in before.items())
 
 
-def test_round_trips_give_the_same_vectors(lm, tmp_path):
+@every_copy
+def test_round_trips_give_the_same_vectors(lm, duplicate):
     featurizer = fit(lm, pooling=("last", "mean"), neurons=[3, 1])
-    joblib.dump(featurizer, tmp_path / "featurizer.joblib")
-    for copy in (
-        pickle.loads(pickle.dumps(featurizer)),
-        joblib.load(tmp_path / "featurizer.joblib"),
-    ):
-        np.testing.assert_array_equal(copy.transform(TEXTS), featurizer.transform(TEXTS))
-        assert copy.get_feature_names_out().tolist() == featurizer.get_feature_names_out().tolist()
+    other = duplicate(featurizer)
+    np.testing.assert_array_equal(other.transform(TEXTS), featurizer.transform(TEXTS))
+    assert other.get_feature_names_out().tolist() == featurizer.get_feature_names_out().tolist()
 
 
-def test_nobody_writes_to_the_model_of_a_featurizer_from_a_pickle(lm):
-    for array in pickle.loads(pickle.dumps(fit(lm))).language_model_.weights_.values():
-        with pytest.raises(ValueError, match="read-only"):
-            array[...] = 0
-    not_fitted = pickle.loads(pickle.dumps(MLSTMFeaturizer(lm)))
-    not_fitted.language_model.weights_["head.bias"][...] = 0
+@every_copy
+def test_a_model_read_from_a_file_is_locked_in_copies_too(lm, duplicate, tmp_path):
+    lm.save_pretrained(tmp_path / "model.safetensors")
+    for model, locked in ((lm, False), (tmp_path / "model.safetensors", True)):
+        weights = duplicate(fit(model)).language_model_.weights_
+        assert all(is_locked(array) == locked for array in weights.values())
+    assert not hasattr(duplicate(MLSTMFeaturizer(lm)), "language_model_")
+    assert all(array.flags.writeable for array in lm.weights_.values())
 
 
 def test_the_frozen_models_parameters_cannot_be_set(lm):

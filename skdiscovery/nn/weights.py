@@ -60,12 +60,23 @@ def model_from_weights(
 def lock(weights: Weights) -> None:
     """Let nobody write to the arrays any more: what is derived from them then holds for good."""
     for array in weights.values():
-        array.setflags(write=False)
+        for viewed in _viewed(array):
+            viewed.setflags(write=False)
 
 
 def is_locked(array: np.ndarray) -> bool:
-    """Return whether an array cannot be written to, nor its memory, which is its own."""
-    return array.flags.owndata and not array.flags.writeable
+    """Return whether neither an array can be written to nor the memory that it shows."""
+    viewed = _viewed(array)
+    is_open = any(a.flags.writeable for a in viewed)
+    return not is_open and isinstance(viewed[-1].base, bytes | None)
+
+
+def _viewed(array: np.ndarray) -> list[np.ndarray]:
+    """Return the array, the one that it is a view of, and so on."""
+    arrays = [array]
+    while isinstance(arrays[-1].base, np.ndarray):
+        arrays.append(arrays[-1].base)
+    return arrays
 
 
 def weights_hash(weights: Weights) -> bytes:

@@ -13,6 +13,8 @@ from skdiscovery.nn import Architecture, ByteLanguageModel
 from skdiscovery.nn import weights as weights_module
 from skdiscovery.nn.weights import (
     folded_weights,
+    is_locked,
+    lock,
     model_from_weights,
     shared_tensor,
     weight_shapes,
@@ -106,6 +108,43 @@ def constant(value):
     array = np.full(8, value, dtype=np.float32)
     array.setflags(write=False)
     return array
+
+
+def mapped(path, mode):
+    path.write_bytes(bytes(8))
+    return np.memmap(path, np.float32, mode)
+
+
+@pytest.mark.parametrize(
+    ("make", "locked_before", "locked_after"),
+    [
+        (lambda path: np.zeros(2, np.float32), False, True),
+        (lambda path: np.zeros(8, np.float32)[2:].reshape(2, 3), False, True),
+        (lambda path: np.frombuffer(bytes(8), np.float32), True, True),
+        (lambda path: np.frombuffer(bytearray(8), np.float32), False, False),
+        (lambda path: torch.zeros(2).numpy(), False, False),
+        (lambda path: mapped(path, "r"), False, False),  # others may write to the file
+        (lambda path: np.asarray(mapped(path, "c")), False, False),
+    ],
+    ids=["owner", "view", "bytes", "bytearray", "tensor", "memmap", "view_of_memmap"],
+)
+def test_locked_is_what_nobody_can_write_to(make, locked_before, locked_after, tmp_path):
+    array = make(tmp_path / "array")
+    assert is_locked(array) == locked_before
+    lock({"a": array})
+    assert not array.flags.writeable
+    assert is_locked(array) == locked_after
+
+
+def test_what_a_locked_view_shows_is_locked():
+    whole = np.zeros(8, np.float32)
+    view = whole[2:]
+    view.setflags(write=False)
+    assert not is_locked(view)
+    lock({"a": view})
+    assert is_locked(view)
+    with pytest.raises(ValueError, match="read-only"):
+        whole[3] = 1
 
 
 def test_a_hash_tells_names_and_values_apart_and_no_order():
