@@ -17,11 +17,20 @@ Preprocessor = Callable[[str], bytes]
 PREFIX = "\n "
 SUFFIX = " "
 
-# What looks like a tag: a name right after "<", attributes with values, ">". So "1 < 2 and 3 > 2",
-# "I <3 it" and "a <b and c> d" are text. Possessive quantifiers keep hostile input linear.
+# Attributes that HTML lets stand without a value.
+_BOOLEAN = """allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|
+    disabled|formnovalidate|hidden|inert|ismap|itemscope|loop|multiple|muted|nomodule|noshade|
+    novalidate|nowrap|open|playsinline|readonly|required|reversed|selected"""
+
+# What looks like a tag: a name right after "<", attributes with the values they need, ">". So
+# "1 < 2 and 3 > 2", "I <3 it" and "a <b and c> d" are text. Possessive quantifiers keep hostile
+# input linear.
 _TAG = re.compile(
-    r"""</?[a-zA-Z][a-zA-Z0-9:-]*+
-        (?:\s++[a-zA-Z_:][\w:.-]*+\s*+=\s*+(?:"[^"]*"|'[^']*'|[^\s"'<>]+))*
+    rf"""</?[a-zA-Z][a-zA-Z0-9:-]*+
+        (?:\s++(?:
+            [a-zA-Z_:][\w:.-]*+\s*+=\s*+(?:"[^"]*"|'[^']*'|[^\s"'<>]+)
+          | (?i:{_BOOLEAN})(?=[\s/>])
+        ))*
         \s*/?>
       | <!--[^<>]*-->
       | <![a-zA-Z][^<>]*>
