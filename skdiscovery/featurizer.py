@@ -40,7 +40,7 @@ _NOT_FITTED = (
     "or each model as sklearn.frozen.FrozenEstimator(model)."
 )
 
-_VECTORS_VERSION = 1  # one more wherever the same text, weights and settings give other vectors
+_VECTORS_VERSION = 2  # one more wherever the same text, weights and settings give other vectors
 _warned: set[bytes] = set()  # fingerprints: who searches a grid wants to be told once
 
 

@@ -41,10 +41,16 @@ def operands(batch_sizes, hidden, *, cell="mlstm", form="symbols", seed=0):
     )
 
 
-def rounded(x, mx, symbols, batch_sizes, wh, wmh, h0, c0):
+def rounded(x, mx, symbols, batch_sizes, wh, wmh, h0, c0, rounding=Int8Matrix.of):
     """Return the same operands with the matrices in int8."""
-    wmh = None if wmh is None else Int8Matrix.of(wmh)
-    return x, mx, symbols, batch_sizes, Int8Matrix.of(wh), wmh, h0, c0
+    wmh = None if wmh is None else rounding(wmh)
+    return x, mx, symbols, batch_sizes, rounding(wh), wmh, h0, c0
+
+
+def narrow(matrix):
+    """Round a matrix to integers up to 32: any processor has room for the sums of these."""
+    values, scales = Int8Matrix.of(matrix)
+    return Int8Matrix((values / 4).round().to(torch.int8), scales * 4)
 
 
 def numpy_int8(x, mx, symbols, batch_sizes, wh, wmh, h0, c0):
@@ -119,12 +125,36 @@ def test_a_parameter_is_rounded_where_it_is():
     [([1], 1), ([3, 3, 1], 5), ([1] * 9, 40), ([20] * 4 + [7], 65), ([33] * 3, 130)],
 )
 def test_is_the_plain_loop(backend, cell, form, batch_sizes, hidden):
-    given = rounded(*operands(batch_sizes, hidden, cell=cell, form=form))
+    given = rounded(*operands(batch_sizes, hidden, cell=cell, form=form), rounding=narrow)
     result = ops.mlstm_packed_int8(*given, backend=backend)
     for value, expected in zip(result, numpy_int8(*given), strict=True):
         assert value.dtype == torch.float32
         # A state half-way between two whole numbers may go either way.
         assert relative_error(value, expected) <= 1e-3
+
+
+@pytest.mark.parametrize("hidden", [1, 4, 7, 8, 33, 64])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("weights", ["largest", "random", "one_in_eight"])
+def test_no_sum_overflows(backend, hidden, sign, weights):
+    # The largest states there are, whose products with the largest weights all have one sign.
+    generator = torch.Generator().manual_seed(0)
+    values = torch.full((5 * hidden, hidden), 127)
+    if weights == "random":
+        values = torch.randint(1, 128, values.shape, generator=generator)
+    elif weights == "one_in_eight":
+        values = values * (torch.arange(hidden) % 8 == 0)
+    values = (sign * values).to(torch.int8)
+    scales = torch.full((5 * hidden,), 1 / (127 * hidden))
+    wh = Int8Matrix(values[:-hidden], scales[:-hidden])
+    wmh = Int8Matrix(values[-hidden:], scales[-hidden:])
+    x, mx = torch.zeros(1, 4 * hidden), torch.ones(1, hidden)
+    h0, c0 = torch.ones(1, hidden), torch.zeros(1, hidden)
+    given = (x, mx, None, [1], wh, wmh, h0, c0)
+    for value, expected in zip(
+        ops.mlstm_packed_int8(*given, backend=backend), numpy_int8(*given), strict=True
+    ):
+        assert relative_error(value, expected) <= 5e-2  # an overflow is off by half or more
 
 
 @every_cell

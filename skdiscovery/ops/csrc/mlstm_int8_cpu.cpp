@@ -1,8 +1,9 @@
 // The CPU kernel of the operator that skdiscovery/ops/int8.py defines.
 //
 // Both sides of a product are integers from -127 to 127 with a scale per row: the weights' are
-// given, the states' are found anew at each step. Sums are exact in int32, and nearly so in
-// float32, which stands in without AVX2; gates and cell state are float32.
+// given, and rounded further where a processor's sums need room (int8_products.h); the states' are
+// found anew at each step. Sums are exact in int32, and nearly so in float32, which stands in
+// without AVX2; gates and cell state are float32.
 
 #include <torch/csrc/stable/library.h>
 
@@ -53,11 +54,6 @@ float quantise(const float* row, int64_t n, RowValue* quantised) {
   return most / 127;
 }
 
-struct Matrix {
-  Int8Matrix values;
-  const float* scales;
-};
-
 // What a step works in: room for n rows.
 struct Scratch {
   Scratch(const Tensor& like, int64_t n, int64_t hidden)
@@ -81,7 +77,7 @@ struct Scratch {
 };
 
 // Advances the n rows from first_row on by one step.
-void step(const Inputs<float>& inputs, const Matrix& wh, const std::optional<Matrix>& wmh,
+void step(const Inputs<float>& inputs, const Int8Matrix& wh, const std::optional<Int8Matrix>& wmh,
           int64_t first_row, int64_t n, const float* h_before, const float* c_before,
           const Scratch& scratch, float* h, float* c) {
   const int64_t hidden = inputs.hidden;
@@ -90,7 +86,7 @@ void step(const Inputs<float>& inputs, const Matrix& wh, const std::optional<Mat
     scratch.scales[row] = quantise(h_before + at, hidden, scratch.state + at);
   });
   if (wmh.has_value()) {
-    wmh->values.multiply(scratch.state, n, scratch.sums);
+    wmh->multiply(scratch.state, n, scratch.sums);
     over_rows(n, hidden, [&](int64_t row) {
       const int64_t at = row * hidden;
       const float scale = scratch.scales[row];
@@ -99,12 +95,12 @@ void step(const Inputs<float>& inputs, const Matrix& wh, const std::optional<Mat
       float* m_row = scratch.m + at;
 #pragma GCC ivdep
       for (int64_t k = 0; k < hidden; ++k) {
-        m_row[k] = scale * wmh->scales[k] * sums_row[k] * mx_row[k];
+        m_row[k] = scale * wmh->scales()[k] * sums_row[k] * mx_row[k];
       }
       scratch.scales[row] = quantise(m_row, hidden, scratch.state + at);
     });
   }
-  wh.values.multiply(scratch.state, n, scratch.sums);
+  wh.multiply(scratch.state, n, scratch.sums);
   over_units(n, hidden, [&](int64_t row, int64_t first, int64_t last) {
     const int64_t at = row * hidden;
     const float scale = scratch.scales[row];
@@ -114,7 +110,7 @@ void step(const Inputs<float>& inputs, const Matrix& wh, const std::optional<Mat
 #pragma GCC ivdep
     for (int64_t k = first; k < last; ++k) {
       const Gates<float> sums = load<float>(sums_row, hidden, k);
-      const Gates<float> scales = load<float>(wh.scales, hidden, k);
+      const Gates<float> scales = load<float>(wh.scales(), hidden, k);
       const Gates<float> input = load<float>(x_row, hidden, k);
       const Gates<float> activated = activate<float>(
           {scale * scales.i * sums.i + input.i, scale * scales.f * sums.f + input.f,
@@ -133,9 +129,9 @@ std::tuple<Tensor, Tensor> mlstm_packed_int8(Tensor x, OptionalTensor mx, Option
   const int64_t n_rows = (symbols.has_value() ? *symbols : x).size(0), hidden = wh.size(1);
   const Inputs<float> inputs(x, mx, symbols, hidden);
   Arrays<float> real;
-  const Matrix wh_matrix{Int8Matrix(wh), real(wh_scales)};
-  std::optional<Matrix> wmh_matrix;
-  if (wmh.has_value()) wmh_matrix.emplace(Matrix{Int8Matrix(*wmh), real(*wmh_scales)});
+  const Int8Matrix wh_matrix(wh, wh_scales);
+  std::optional<Int8Matrix> wmh_matrix;
+  if (wmh.has_value()) wmh_matrix.emplace(*wmh, *wmh_scales);
   const Tensor h = new_array<float>(h0, {n_rows, hidden});
   const Tensor c = new_array<float>(h0, {n_rows, hidden});
   const Scratch scratch(h0, h0.size(0), hidden);

@@ -24,20 +24,22 @@ constexpr int kVectorBytes = 64, kRegisters = 32;
 constexpr int kVectorBytes = 32, kRegisters = 16;
 #endif
 
-// What a processor multiplies and adds up at once: kDepth numbers of a row with as many of a
-// column, for each column of a vector. The sums of two vectors of columns and kRows rows stay in
-// registers, beside two vectors of weights and one of a row. This is for real numbers.
+// What a processor multiplies and adds up at once: kSteps times kDepth numbers of a row with as
+// many of a column, for each column of a vector. The sums of two vectors of columns and kRows rows
+// stay in registers, beside the vectors of weights and one of a row. This is for real numbers.
 template <typename T>
 struct RealProducts {
   using Weight = T;
   using Row = T;
   using Sum = T;
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
-  static constexpr int kDepth = 1, kRows = (kRegisters - 3) / 2;
+  static constexpr int kDepth = 1, kSteps = 1, kRows = (kRegisters - 3) / 2;
 
   static Vector load(const T* weights) { return *reinterpret_cast<const Vector*>(weights); }
   static T broadcast(const T* row) { return *row; }  // by the multiplication itself
-  static Vector add(Vector sum, T row, Vector weights) { return sum + row * weights; }
+  static Vector add(Vector sum, const T* row, const Vector* weights) {
+    return sum + row[0] * weights[0];
+  }
 };
 
 // A matrix of k rows and n_columns columns, packed for such products: kDepth numbers of a column
@@ -53,7 +55,7 @@ class Panels {
   Panels(const Weight* w, int64_t k, int64_t n_columns, int64_t row_step, int64_t column_step)
       : k_(k),
         n_columns_(n_columns),
-        panel_size_((k + kDepth - 1) / kDepth * kDepth * kColumns),
+        panel_size_((k + kAtOnce - 1) / kAtOnce * kAtOnce * kColumns),
         n_panels_((n_columns + kColumns - 1) / kColumns),
         lines_(new Line[n_panels_ * panel_size_ * sizeof(Weight) / sizeof(Line) + 1]),
         starts_(n_panels_ * kColumns) {
@@ -81,6 +83,7 @@ class Panels {
  private:
   using Vector = typename Products::Vector;
   static constexpr int kRows = Products::kRows, kDepth = Products::kDepth;
+  static constexpr int kSteps = Products::kSteps, kAtOnce = kSteps * kDepth;
   static constexpr int kLanes = sizeof(Vector) / sizeof(Sum), kColumns = 2 * kLanes;
 
   struct alignas(64) Line {  // of the cache, so that no vector lies in two
@@ -93,7 +96,7 @@ class Panels {
 
   void pack(const Weight* columns, int64_t row_step, int64_t column_step, int64_t n,
             Weight* to) const {
-    if (n < kColumns || k_ % kDepth > 0) std::fill_n(to, panel_size_, Weight(0));
+    if (n < kColumns || k_ % kAtOnce > 0) std::fill_n(to, panel_size_, Weight(0));
     constexpr int64_t kBlock = 512 / sizeof(Weight);  // a panel's rows that the cache has room for
     for (int64_t first = 0; first < k_; first += kBlock) {
       const int64_t last = std::min(k_, first + kBlock);
@@ -132,13 +135,19 @@ class Panels {
   template <int n>
   void sum_products(const Row* rows, const Weight* packed, Sum (&sums)[n][kColumns]) const {
     Vector left[n] = {}, right[n] = {};
-    for (int64_t at = 0; at < k_; at += kDepth) {
+    for (int64_t at = 0; at < k_; at += kAtOnce) {
       const Weight* weights = packed + at * kColumns;
-      const Vector left_weights = Products::load(weights);
-      const Vector right_weights = Products::load(weights + kLanes * kDepth);
+      Vector left_weights[kSteps], right_weights[kSteps];
+      for (int step = 0; step < kSteps; ++step) {
+        left_weights[step] = Products::load(weights + 2 * step * kLanes * kDepth);
+        right_weights[step] = Products::load(weights + (2 * step + 1) * kLanes * kDepth);
+      }
 #pragma GCC unroll 14
       for (int row = 0; row < n; ++row) {
-        const auto numbers = Products::broadcast(rows + row * k_ + at);
+        decltype(Products::broadcast(rows)) numbers[kSteps];
+        for (int step = 0; step < kSteps; ++step) {
+          numbers[step] = Products::broadcast(rows + row * k_ + at + step * kDepth);
+        }
         left[row] = Products::add(left[row], numbers, left_weights);
         right[row] = Products::add(right[row], numbers, right_weights);
       }
