@@ -74,7 +74,7 @@ class MLSTMFeaturizer(TransformerMixin, BaseEstimator):
     precision : {"auto", "float64", "float32", "bfloat16", "int8"}, default="auto"
         Precision of the recurrent products; "auto" is bfloat16 on a GPU, else float32. "int8", on
         the CPU only, is the fastest there, most of all if the processor has AVX-512 VNNI; its
-        features correlate with float32's at 0.999 or better.
+        features correlate with float32's at 0.999 or better. How it rounds is up to the processor.
     backend : {"auto", "torch", "cpp", "cuda"}, default="auto"
         What runs the recurrent layers: plain torch, or kernels compiled for the CPU or for CUDA,
         which are built on first use. Naming a backend that is not available is an error; "auto" is

@@ -3,7 +3,8 @@
 Each row of a recurrent matrix, and at each step each row of the state that meets it, is rounded to
 integers from -127 to 127 and a scale. Their products are exact in int32, and nearly so in
 float32, which takes its place where the processor has no instruction for them; the gates and the
-cell state stay float32.
+cell state stay float32. With AVX2 and without VNNI the compiled kernel rounds most rows of a matrix
+further, since its sums would else have no room (csrc/int8_products.h).
 """
 
 from collections.abc import Sequence

@@ -63,8 +63,8 @@ struct IntegerProducts : FourBytes {
 // vpmaddubsw adds up two products in 16 bits, and vpmaddwd, which widens that, takes as long: here
 // for two of them at a time. So four weights of one sign may come to kMost at most, as the numbers
 // of rows are 255 at most: the weights of a column that come to more are rounded anew, more
-// coarsely. (Of a trained model most lose a bit, and its states are off from those of float32 by a
-// fifth more than by eight bits alone.)
+// coarsely. (Of a trained model most lose a bit, and its features are off from those of float32 by
+// a third more than by eight bits alone.)
 struct IntegerProducts : FourBytes {
   using Vector = __m256i;
   static constexpr int kSteps = 2, kRows = 5, kMost = 128;
