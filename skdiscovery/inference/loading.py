@@ -1,6 +1,7 @@
 """From fitted weights to a torch module that is ready to read."""
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -48,14 +49,8 @@ class _LockedWeights:
 
 
 @lru_cache(maxsize=1)
-def _last_module(
-    locked: _LockedWeights,
-    architecture: Architecture,
-    device: torch.device,
-    dtype: torch.dtype,
-    backend: str,
-) -> ByteLanguageModel:
-    return _new_module(locked.weights, architecture, device, dtype, backend)
+def _last_module(locked: _LockedWeights, *settings: Any) -> ByteLanguageModel:
+    return _new_module(locked.weights, *settings)
 
 
 def _new_module(

@@ -95,11 +95,11 @@ _hashes: dict[int, bytes] = {}  # of arrays that are locked, by their id while t
 
 
 def _array_hash(array: np.ndarray) -> bytes:
-    key = id(array)
-    if not is_locked(array) or key not in _hashes:
+    key, locked = id(array), is_locked(array)
+    if not locked or key not in _hashes:
         # Not blake2b: processors have instructions for this one, and there is much to hash.
         value = sha256(np.ascontiguousarray(array).data).digest()
-        if not is_locked(array):
+        if not locked:
             return value
         _hashes[key] = value
         weakref.finalize(array, _hashes.pop, key, None)

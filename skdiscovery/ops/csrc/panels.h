@@ -55,7 +55,7 @@ class Panels {
   Panels(const Weight* w, int64_t k, int64_t n_columns, int64_t row_step, int64_t column_step)
       : k_(k),
         n_columns_(n_columns),
-        panel_size_((k + kAtOnce - 1) / kAtOnce * kAtOnce * kColumns),
+        panel_size_((k + kNumbersAtOnce - 1) / kNumbersAtOnce * kNumbersAtOnce * kColumns),
         n_panels_((n_columns + kColumns - 1) / kColumns),
         lines_(new Line[n_panels_ * panel_size_ * sizeof(Weight) / sizeof(Line) + 1]),
         starts_(n_panels_ * kColumns) {
@@ -83,7 +83,7 @@ class Panels {
  private:
   using Vector = typename Products::Vector;
   static constexpr int kRows = Products::kRows, kDepth = Products::kDepth;
-  static constexpr int kSteps = Products::kSteps, kAtOnce = kSteps * kDepth;
+  static constexpr int kSteps = Products::kSteps, kNumbersAtOnce = kSteps * kDepth;
   static constexpr int kLanes = sizeof(Vector) / sizeof(Sum), kColumns = 2 * kLanes;
 
   struct alignas(64) Line {  // of the cache, so that no vector lies in two
@@ -96,7 +96,7 @@ class Panels {
 
   void pack(const Weight* columns, int64_t row_step, int64_t column_step, int64_t n,
             Weight* to) const {
-    if (n < kColumns || k_ % kAtOnce > 0) std::fill_n(to, panel_size_, Weight(0));
+    if (n < kColumns || k_ % kNumbersAtOnce > 0) std::fill_n(to, panel_size_, Weight(0));
     constexpr int64_t kBlock = 512 / sizeof(Weight);  // a panel's rows that the cache has room for
     for (int64_t first = 0; first < k_; first += kBlock) {
       const int64_t last = std::min(k_, first + kBlock);
@@ -135,7 +135,7 @@ class Panels {
   template <int n>
   void sum_products(const Row* rows, const Weight* packed, Sum (&sums)[n][kColumns]) const {
     Vector left[n] = {}, right[n] = {};
-    for (int64_t at = 0; at < k_; at += kAtOnce) {
+    for (int64_t at = 0; at < k_; at += kNumbersAtOnce) {
       const Weight* weights = packed + at * kColumns;
       Vector left_weights[kSteps], right_weights[kSteps];
       for (int step = 0; step < kSteps; ++step) {
